@@ -1,0 +1,2 @@
+//! Keeps Redis in step with PostgreSQL tables.
+::pgrx::pg_module_magic!(name, version);

@@ -1,0 +1,1 @@
+//! Starts throw-away PostgreSQL and Redis servers for the tests.
