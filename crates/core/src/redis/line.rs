@@ -1,0 +1,291 @@
+//! A connection out of the pool, with what is known about its other end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use ::redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline};
+use ::redis::{RedisConnectionInfo, RedisResult, Value};
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+
+use super::address::Endpoint;
+use super::engine::Settings;
+use super::event::{Client, Server};
+use super::fault::Cause;
+
+/// How fast a batch may at least be expected to be sent, in bytes per second: one larger than this has
+/// that much longer to be answered than `command_timeout`.
+const SLOWEST_NETWORK: u64 = 16 << 20;
+
+/// When an idle connection is probed by the kernel, so that what lies between keeps it open.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A pool that opens at most `size` connections with these settings.
+pub(super) fn pool(settings: &Settings, size: usize) -> Result<Pool, Cause> {
+    let info = connection_info(settings).map_err(|e| Cause::of(&e))?;
+    // The timeouts are kept by `Line::exchange` and `Line::open`: the library's would leave a
+    // connection usable whose commands may still run.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
+    let manager = Manager::new_with_config(info, config).map_err(|e| Cause::of(&e))?;
+    let pool = Pool::builder(manager)
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .build();
+    pool.map_err(|_| Cause::Protocol {
+        expected: "a pool that needs no more than a runtime",
+    })
+}
+
+fn connection_info(settings: &Settings) -> RedisResult<ConnectionInfo> {
+    let address = &settings.address;
+    let endpoint = match address.endpoint() {
+        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
+        Endpoint::Unix { path } => ConnectionAddr::Unix(path.clone()),
+    };
+    // Linger 0: what a lost connection has not sent yet is thrown away (rule 5).
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_linger_time(Duration::ZERO)
+        .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE));
+    let mut redis = RedisConnectionInfo::default()
+        .set_db(i64::from(address.database()))
+        .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    if let Some(user) = address.user() {
+        redis = redis.set_username(user);
+    }
+    if let Some(password) = settings.password.as_ref().or(address.password()) {
+        redis = redis.set_password(password.reveal());
+    }
+    Ok(endpoint
+        .into_connection_info()?
+        .set_tcp_settings(tcp)
+        .set_redis_settings(redis))
+}
+
+/// A live connection.
+pub(super) struct Line {
+    connection: Connection,
+    pub server: Arc<Server>,
+    /// What Redis calls this connection.
+    pub id: u64,
+    /// Under which settings it was opened, see `Shared::generation`.
+    pub generation: u64,
+    timeout: Duration,
+}
+
+impl Line {
+    /// Takes a connection out of the pool, names it, and asks the server who it is.
+    ///
+    /// # Errors
+    ///
+    /// No connection within `connect_timeout`, credentials or a question refused, or a server that is
+    /// not a standalone master.
+    pub async fn open(pool: &Pool, settings: &Settings, name: &str, generation: u64) -> Result<Self, Cause> {
+        let limit = settings.connect_timeout;
+        match tokio::time::timeout(limit, Self::shake_hands(pool, settings, name, generation)).await {
+            Ok(line) => line,
+            Err(_) => Err(Cause::Timeout { after: limit }),
+        }
+    }
+
+    async fn shake_hands(
+        pool: &Pool,
+        settings: &Settings,
+        name: &str,
+        generation: u64,
+    ) -> Result<Self, Cause> {
+        let connection = pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => Cause::of(&error),
+            _ => Cause::Protocol {
+                expected: "a free place in the pool",
+            },
+        })?;
+        let server = Arc::new(Server {
+            run_id: String::new(),
+            replication_id: String::new(),
+            version: String::new(),
+        });
+        let mut line = Self {
+            connection,
+            server,
+            id: 0,
+            generation,
+            timeout: settings.connect_timeout,
+        };
+        let mut hello = identity_questions();
+        hello
+            .cmd("CLIENT")
+            .arg("ID")
+            .cmd("CLIENT")
+            .arg("SETNAME")
+            .arg(name);
+        match line.ask(&hello).await {
+            Ok(()) => {
+                line.timeout = settings.command_timeout;
+                Ok(line)
+            }
+            Err(cause) => {
+                line.close();
+                Err(cause)
+            }
+        }
+    }
+
+    async fn ask(&mut self, hello: &Pipeline) -> Result<(), Cause> {
+        let replies = self.exchange(hello, 0).await?;
+        self.server = Arc::new(identity(&replies)?);
+        match replies.get(2) {
+            Some(Value::Int(id)) => self.id = *id as u64,
+            Some(Value::ServerError(error)) => return Err(Cause::of_reply(error)),
+            _ => {
+                return Err(Cause::Protocol {
+                    expected: "the client's number",
+                });
+            }
+        }
+        // A name is a courtesy to whoever reads CLIENT LIST: a user who may not set it does without.
+        Ok(())
+    }
+
+    /// Sends the commands, `bytes` of payload in them, and returns one answer for each: an error in an
+    /// answer is a value here. After an `Err` nothing is known about what has run, or will: `close`.
+    pub async fn exchange(&mut self, commands: &Pipeline, bytes: usize) -> Result<Vec<Value>, Cause> {
+        let extra = Duration::from_millis(bytes as u64 * 1000 / SLOWEST_NETWORK);
+        let limit = self.timeout.saturating_add(extra);
+        let exchange = self.connection.send_packed_commands(commands, 0, commands.len());
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(Ok(replies)) if replies.len() == commands.len() => Ok(replies),
+            Ok(Ok(_)) => Err(Cause::Protocol {
+                expected: "one answer to each command",
+            }),
+            Ok(Err(error)) => Err(Cause::of(&error)),
+            Err(_) => Err(Cause::Timeout { after: limit }),
+        }
+    }
+
+    /// Asks again who the server is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn identify(&mut self) -> Result<Arc<Server>, Cause> {
+        let replies = self.exchange(&identity_questions(), 0).await?;
+        identity(&replies).map(Arc::new)
+    }
+
+    /// Kills the client with this id; that there is none is as good.
+    ///
+    /// # Errors
+    ///
+    /// `Err` means that this connection is lost; `Ok(Some(_))` that Redis refused, and why.
+    pub async fn kill(&mut self, id: u64) -> Result<Option<Cause>, Cause> {
+        let mut kill = ::redis::pipe();
+        kill.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
+        let replies = self.exchange(&kill, 0).await?;
+        Ok(match replies.first() {
+            Some(Value::ServerError(error)) => Some(Cause::of_reply(error)),
+            _ => None,
+        })
+    }
+
+    /// This connection as another one can kill it.
+    pub fn client(&self) -> Client {
+        Client {
+            run_id: self.server.run_id.clone(),
+            id: self.id,
+        }
+    }
+
+    /// Ends the connection for good: it does not go back to the pool, and its socket is closed with
+    /// linger 0.
+    pub fn close(self) {
+        drop(Connection::take(self.connection));
+    }
+}
+
+fn identity_questions() -> Pipeline {
+    let mut questions = Pipeline::with_capacity(4);
+    questions.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    questions
+}
+
+fn identity(replies: &[Value]) -> Result<Server, Cause> {
+    let [server, replication, ..] = replies else {
+        return Err(Cause::Protocol {
+            expected: "two answers to INFO",
+        });
+    };
+    let (server, replication) = (info_text(server)?, info_text(replication)?);
+    if info_field(&server, "redis_mode") == Some("cluster") {
+        return Err(Cause::Cluster);
+    }
+    if info_field(&replication, "role") == Some("slave") {
+        return Err(Cause::Replica);
+    }
+    let required = |text: &str, name, expected| {
+        info_field(text, name)
+            .map(str::to_owned)
+            .ok_or(Cause::Protocol { expected })
+    };
+    Ok(Server {
+        run_id: required(&server, "run_id", "run_id in INFO server")?,
+        replication_id: required(&replication, "master_replid", "master_replid in INFO replication")?,
+        version: info_field(&server, "redis_version")
+            .unwrap_or("unknown")
+            .to_owned(),
+    })
+}
+
+fn info_text(reply: &Value) -> Result<String, Cause> {
+    match reply {
+        Value::BulkString(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        Value::VerbatimString { text, .. } => Ok(text.clone()),
+        Value::ServerError(error) => Err(Cause::of_reply(error)),
+        _ => Err(Cause::Protocol {
+            expected: "text from INFO",
+        }),
+    }
+}
+
+fn info_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(server: &str, replication: &str) -> Result<Server, Cause> {
+        identity(&[server, replication].map(|text| Value::BulkString(text.as_bytes().to_vec())))
+    }
+
+    #[test]
+    fn only_a_standalone_master_is_taken() {
+        let server = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:abc\r\n";
+        let master = "# Replication\r\nrole:master\r\nmaster_replid:def\r\n";
+        let expected = Server {
+            run_id: "abc".into(),
+            replication_id: "def".into(),
+            version: "7.0.15".into(),
+        };
+        assert_eq!(info(server, master), Ok(expected));
+        assert_eq!(
+            info(server, "role:slave\r\nmaster_replid:def\r\n"),
+            Err(Cause::Replica)
+        );
+        assert_eq!(
+            info("redis_mode:cluster\r\nrun_id:abc\r\n", master),
+            Err(Cause::Cluster)
+        );
+        assert_eq!(
+            info("", master),
+            Err(Cause::Protocol {
+                expected: "run_id in INFO server"
+            })
+        );
+    }
+}

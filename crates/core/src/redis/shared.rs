@@ -1,0 +1,191 @@
+//! What the tasks of the engine have in common: settings, pool, the server's identity, the events.
+//!
+//! All of it lives on the engine's one thread; nothing is borrowed across an await.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use deadpool_redis::Pool;
+use tokio::sync::Notify;
+
+use super::engine::{Settings, Setup};
+use super::event::{Event, Events, PoolState, Server};
+use super::fault::{Cause, Fault};
+use super::ledger::Ledger;
+use super::line::{self, Line};
+
+pub(super) struct Shared {
+    pub setup: Setup,
+    pub events: Events,
+    pub ledger: Ledger,
+    /// Wakes whoever waits on a connection, when the settings or the server have changed.
+    pub changed: Notify,
+    settings: RefCell<Rc<Settings>>,
+    pool: RefCell<Pool>,
+    /// Counts the settings that there have been: a line opened under older ones is out of date.
+    generation: Cell<u64>,
+    server: RefCell<Option<Arc<Server>>>,
+    /// Lines that are open, of the lanes and the control.
+    open: Cell<usize>,
+    /// The trouble that the reader of the events was told last, until all lines are open again.
+    trouble: RefCell<Option<Cause>>,
+    refusing: Cell<bool>,
+    pool_state: Cell<PoolState>,
+}
+
+impl Shared {
+    pub fn new(setup: Setup, settings: Settings, events: Events) -> Result<Self, Cause> {
+        let pool = line::pool(&settings, setup.lanes + 1)?;
+        Ok(Self {
+            setup,
+            events,
+            ledger: Ledger::default(),
+            changed: Notify::new(),
+            settings: RefCell::new(Rc::new(settings)),
+            pool: RefCell::new(pool),
+            generation: Cell::new(0),
+            server: RefCell::new(None),
+            open: Cell::new(0),
+            trouble: RefCell::new(None),
+            refusing: Cell::new(false),
+            pool_state: Cell::new(PoolState::default()),
+        })
+    }
+
+    /// Takes new settings: every line is then out of date and is opened anew.
+    pub fn reconfigure(&self, settings: Settings) {
+        match line::pool(&settings, self.setup.lanes + 1) {
+            Ok(pool) => {
+                self.pool.replace(pool);
+                self.settings.replace(Rc::new(settings));
+                self.generation.set(self.generation.get() + 1);
+                self.changed.notify_waiters();
+            }
+            Err(cause) => self.tell_trouble(cause),
+        }
+    }
+
+    /// Opens a line for the lane or control of this name, and tells who is at the other end.
+    pub async fn open(&self, role: &str) -> Result<Line, Cause> {
+        let (settings, pool) = (self.settings.borrow().clone(), self.pool.borrow().clone());
+        let generation = self.generation.get();
+        let name = format!("{}:{role}", self.setup.name);
+        match Line::open(&pool, &settings, &name, generation).await {
+            Ok(line) if generation != self.generation.get() => {
+                line.close();
+                Err(Cause::Reconfigured)
+            }
+            Ok(line) => {
+                self.identified(&line.server);
+                self.open.set(self.open.get() + 1);
+                self.tell_pool();
+                Ok(line)
+            }
+            Err(cause) => {
+                self.tell_trouble(cause.clone());
+                Err(cause)
+            }
+        }
+    }
+
+    /// Closes a line for good, and tells why.
+    pub fn lose(&self, line: Line, cause: Cause) {
+        line.close();
+        self.open.set(self.open.get() - 1);
+        self.tell_pool();
+        if cause != Cause::Reconfigured {
+            self.tell_trouble(cause);
+        }
+    }
+
+    /// Whether the line goes where the settings say, to the server process seen last.
+    pub fn is_current(&self, line: &Line) -> bool {
+        self.is_same(line.generation, &line.server)
+    }
+
+    /// Whether a line opened under these settings to this server is current.
+    pub fn is_same(&self, generation: u64, server: &Server) -> bool {
+        generation == self.generation.get()
+            && self
+                .server
+                .borrow()
+                .as_ref()
+                .is_some_and(|known| known.run_id == server.run_id)
+    }
+
+    /// Compares who answered with who did before (rule 8).
+    pub fn identified(&self, server: &Arc<Server>) {
+        let changed = self.server.borrow().as_ref().is_none_or(|known| {
+            known.run_id != server.run_id || known.replication_id != server.replication_id
+        });
+        if changed {
+            self.server.replace(Some(server.clone()));
+            // Another process may be told from a first one only by its trouble being over.
+            self.trouble.replace(None);
+            self.events.emit(Event::Connected {
+                server: server.clone(),
+                changed,
+            });
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Something went through this line: the trouble is over once all lines are open.
+    pub fn tell_working(&self) {
+        self.refusing.set(false);
+        if self.open.get() <= self.setup.lanes || self.trouble.borrow().is_none() {
+            return;
+        }
+        if let Some(server) = self.server.borrow().clone() {
+            self.trouble.replace(None);
+            self.events.emit(Event::Connected {
+                server,
+                changed: false,
+            });
+        }
+    }
+
+    /// The server refuses writes for now.
+    pub fn tell_refusing(&self, cause: Cause) {
+        if !self.refusing.replace(true) {
+            self.events.emit(Event::Refusing {
+                fault: self.fault(cause),
+            });
+        }
+    }
+
+    fn tell_trouble(&self, cause: Cause) {
+        let is_known = self
+            .trouble
+            .borrow()
+            .as_ref()
+            .is_some_and(|known| known.is_like(&cause));
+        if !is_known {
+            self.trouble.replace(Some(cause.clone()));
+            self.events.emit(Event::Disconnected {
+                fault: self.fault(cause),
+            });
+        }
+    }
+
+    fn tell_pool(&self) {
+        let status = self.pool.borrow().status();
+        let state = PoolState {
+            size: status.size,
+            idle: status.available,
+            waiting: (self.setup.lanes + 1).saturating_sub(self.open.get()),
+        };
+        if self.pool_state.replace(state) != state {
+            self.events.emit(Event::Pool(state));
+        }
+    }
+
+    /// A cause, with the masked address that it has to do with.
+    pub fn fault(&self, cause: Cause) -> Fault {
+        Fault {
+            address: self.settings.borrow().address.masked(),
+            cause,
+        }
+    }
+}
