@@ -4,12 +4,10 @@
 -- isolation specs, where there is no psql. It writes to a table: call it outside the transactions under test.
 CREATE TABLE redis_answer (line text);
 CREATE FUNCTION redis(VARIADIC command text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE
-    url text := substring(current_setting('pg_redis_cache.url') FROM ':([0-9]+)/');
 BEGIN
     DELETE FROM redis_answer;
     EXECUTE format('COPY redis_answer FROM PROGRAM %L (FORMAT text, DELIMITER E''\x01'')',
-        'redis-cli -p ' || url || ' --no-raw '
+        'redis-cli -p ' || current_setting('test.redis_port') || ' --no-raw '
         || (SELECT string_agg('''' || replace(word, '''', '''\''''') || '''', ' ') FROM unnest(command) word)
         || ' | sed ''s/\\/\\\\/g''');
     RETURN QUERY SELECT line FROM redis_answer;

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts share; source it after `set -eu`. Everything here prints to stderr: stdout is for results.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -41,6 +42,7 @@ use_postgres() {
     local config
     config=$(printf '[configs]\npg%s = "%s"' "$major" "$pg_config")
     [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
+    # shellcheck disable=SC2034 # for the scripts that source this
     features=(--no-default-features --features "pg$major")
 }
 
@@ -73,4 +75,19 @@ as_server_user() {
     else
         "$@"
     fi
+}
+
+# Where to put what servers run on or write to, for a checkout in a folder that only root may enter.
+unreachable_home() { echo "/var/tmp/pg_redis_cache-$(id -u)-$(printf %s "$repo" | cksum | cut -d' ' -f1)"; }
+
+# A folder that server_user can reach.
+server_home() {
+    local home=$build
+    mkdir -p "$build"
+    if ! as_server_user test -x "$build"; then
+        home=$(unreachable_home)
+        [ -d "$home" ] || mkdir -m 755 "$home"
+        if [ -L "$home" ] || [ "$(stat -c %u "$home")" != "$(id -u)" ]; then die "$home belongs to somebody else"; fi
+    fi
+    echo "$home"
 }

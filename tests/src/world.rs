@@ -61,6 +61,8 @@ impl WorldBuilder {
         let database = self.database.unwrap_or_else(|| "postgres".to_owned());
         let postgres = self.postgres.conf("shared_preload_libraries", "pg_redis_cache");
         let postgres = postgres.conf("pg_redis_cache.url", &redis.url());
+        // For the function redis() of regress/helpers.sql; the extension does not know it.
+        let postgres = postgres.conf("test.redis_port", &redis.port().to_string());
         let postgres = postgres.conf("pg_redis_cache.database", &database).start();
         if database != "postgres" {
             let create = format!("CREATE DATABASE \"{}\"", database.replace('"', "\"\""));

@@ -90,13 +90,12 @@ fn run(runner: Runner, topic: &str) -> Result<(), String> {
     if ran.status.success() {
         return Ok(());
     }
-    let differences = fs::read_to_string(output.path().join("regression.diffs"));
-    let printed = [ran.stdout, ran.stderr].concat();
-    Err(
-        differences.unwrap_or_else(|_| String::from_utf8_lossy(&printed).into_owned())
-            + "\nthe end of PostgreSQL's log:\n"
-            + &last_lines(&world.postgres.log(), 20),
-    )
+    let printed = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    let differences = fs::read_to_string(output.path().join("regression.diffs")).unwrap_or_default();
+    let log = last_lines(&world.postgres.log(), 20);
+    Err(format!(
+        "{printed}\n{differences}\nthe end of PostgreSQL's log:\n{log}"
+    ))
 }
 
 fn path_with(folder: &Path) -> std::ffi::OsString {
