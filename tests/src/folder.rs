@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::process::server_user;
 
 const PREFIX: &str = "prc-";
+const LOCK: &str = "lock";
 /// A unix socket's path has at most 107 bytes, and PostgreSQL adds `/.s.PGSQL.5432`.
 const MAX_BASE: usize = 70;
 
@@ -40,7 +41,7 @@ impl Folder {
     }
 
     fn claim(path: PathBuf) -> Folder {
-        let lock = File::create(path.join("lock")).expect("a new folder takes a file");
+        let lock = File::create(path.join(LOCK)).expect("a new folder takes a file");
         lock.lock().expect("a new file can be locked");
         if let Some(user) = server_user() {
             chown(&path, Some(user.uid), Some(user.gid)).expect("root may give a folder away");
@@ -62,8 +63,7 @@ impl Default for Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next process.
-        let _ = fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
 }
 
@@ -83,11 +83,31 @@ fn remove_abandoned() {
         .filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX))
     {
         // A folder without a lock file is being made this moment, or is somebody else's.
-        let Ok(lock) = File::open(entry.path().join("lock")) else {
+        let Ok(lock) = File::open(entry.path().join(LOCK)) else {
             continue;
         };
         if lock.try_lock().is_ok() {
-            let _ = fs::remove_dir_all(entry.path());
+            remove(&entry.path());
         }
     }
+}
+
+/// The lock goes last: what cannot be removed now (a dying server may still be writing) is found by it, and
+/// removed, by the next process.
+fn remove(folder: &Path) {
+    for entry in fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|e| e.file_name() != LOCK)
+    {
+        let path = entry.path();
+        if fs::remove_dir_all(&path)
+            .or_else(|_| fs::remove_file(&path))
+            .is_err()
+        {
+            return;
+        }
+    }
+    let _ = fs::remove_dir_all(folder);
 }
