@@ -1,1 +1,49 @@
-//! Starts throw-away PostgreSQL and Redis servers for the tests.
+//! Starts throw-away PostgreSQL and Redis servers for the tests, and judges what they hold.
+//!
+//! What it does: [`Postgres`] and [`Redis`] are servers in temporary folders, [`World`] is both with the
+//! extension loaded; [`RowOracle`] and [`VersionOracle`] tell whether Redis holds what it should, from
+//! outside and without knowing how the extension works.
+//!
+//! What it guarantees: nothing of the machine is touched. Servers listen in folders of their own and on a
+//! port that no other harness uses, run on a private copy of the PostgreSQL installation (so the extension
+//! is not installed anywhere), stop when dropped and also when this process is killed. Started by root, the
+//! servers run as an unprivileged user, because PostgreSQL refuses to run as root.
+//!
+//! What it does not: report errors. A server that does not start is a failed test, so everything here
+//! panics with the reason and the server's log.
+
+mod folder;
+mod installation;
+mod pgserver;
+mod port;
+mod process;
+mod redisserver;
+mod row_oracle;
+mod version_oracle;
+mod world;
+
+pub use installation::{Installation, installation, repository};
+pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
+pub use redisserver::Redis;
+pub use row_oracle::{Comparison, Difference, Format, RowOracle};
+pub use version_oracle::{VersionOracle, Watched};
+pub use world::{World, WorldBuilder, literal};
+
+pub use folder::Folder;
+
+use std::time::{Duration, Instant};
+
+/// Calls `probe` until it gives a value, every 5 ms.
+///
+/// # Panics
+/// After `limit`, naming `what` was waited for.
+pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# What the scripts share; source it after `set -eu`. Everything here prints to stderr: stdout is for results.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$repo/.build
+
+say() { printf '==> %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Tools of the project's own (scripts/setup), and cargo-pgrx's configuration; the user's own stay untouched.
+PATH=$build/tools/bin:$PATH
+export PGRX_HOME=$build/pgrx
+
+# The pg_config asked for, else the first that has its server's headers.
+find_pg_config() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        command -v "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
+        return
+    fi
+    local candidate
+    for candidate in pg_config /usr/lib/postgresql/{15,16,18}/bin/pg_config; do
+        if have "$candidate" && [ -f "$("$candidate" --includedir-server)/postgres.h" ]; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# Sets pg_config, major (15, 16, 18) and what cargo needs to know of them.
+use_postgres() {
+    pg_config=$(find_pg_config) || die "no pg_config with server headers; run scripts/setup build"
+    major=$("$pg_config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    case $major in
+        15 | 16 | 18) ;;
+        *) die "$("$pg_config" --version) is not supported: PostgreSQL 15, 16 and 18 are" ;;
+    esac
+    mkdir -p "$PGRX_HOME"
+    # `cargo pgrx init` would also make a cluster, which nothing here needs. Written only when it changes:
+    # cargo builds the bindings anew when this file is newer than they are.
+    local config
+    config=$(printf '[configs]\npg%s = "%s"' "$major" "$pg_config")
+    [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
+    # shellcheck disable=SC2034 # for the scripts that source this
+    features=(--no-default-features --features "pg$major")
+}
+
+# Runs a command as root: through sudo where the caller is not.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        die "needs root, and there is no sudo: $*"
+    fi
+}
+
+# The user who runs servers: PostgreSQL refuses to run as root.
+server_user() {
+    if [ "$(id -u)" != 0 ]; then
+        id -un
+    elif id postgres >/dev/null 2>&1; then
+        echo postgres
+    else
+        echo nobody
+    fi
+}
+
+# Runs a command as server_user.
+as_server_user() {
+    if [ "$(id -u)" = 0 ]; then
+        setpriv --reuid="$(server_user)" --regid="$(id -g "$(server_user)")" --clear-groups -- "$@"
+    else
+        "$@"
+    fi
+}
+
+# Where to put what servers run on or write to, for a checkout in a folder that only root may enter.
+unreachable_home() { echo "/var/tmp/pg_redis_cache-$(id -u)-$(printf %s "$repo" | cksum | cut -d' ' -f1)"; }
+
+# A folder that server_user can reach.
+server_home() {
+    local home=$build
+    mkdir -p "$build"
+    if ! as_server_user test -x "$build"; then
+        home=$(unreachable_home)
+        [ -d "$home" ] || mkdir -m 755 "$home"
+        if [ -L "$home" ] || [ "$(stat -c %u "$home")" != "$(id -u)" ]; then die "$home belongs to somebody else"; fi
+    fi
+    echo "$home"
+}

@@ -1,0 +1,215 @@
+//! A Redis server for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::folder::Folder;
+use crate::port::Port;
+use crate::{eventually, process};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A Redis server on 127.0.0.1 and on a unix socket; stopped and removed when dropped.
+///
+/// It saves nothing unless told to by its arguments. Its port stays its own while it is down.
+#[derive(Debug)]
+pub struct Redis {
+    child: Option<Child>,
+    args: Vec<String>,
+    password: Option<String>,
+    port: Port,
+    folder: Folder,
+}
+
+impl Redis {
+    /// A server with the defaults.
+    pub fn start() -> Redis {
+        Redis::start_with(&[])
+    }
+
+    /// A server with arguments, as `["--maxmemory", "2mb"]`. A `--requirepass` is used by
+    /// [`connection`](Self::connection) and [`url`](Self::url) too.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_with(args: &[&str]) -> Redis {
+        let password = args
+            .iter()
+            .position(|arg| *arg == "--requirepass")
+            .map(|at| args[at + 1].to_owned());
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut server = Redis {
+            child: None,
+            args,
+            password,
+            port: Port::claim(),
+            folder: Folder::new(),
+        };
+        server.start_again();
+        server
+    }
+
+    /// The TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port.number
+    }
+
+    /// The unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// Its working folder, where it would put an RDB file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `redis://[:password@]127.0.0.1:port/0`
+    pub fn url(&self) -> String {
+        let password = self
+            .password
+            .as_ref()
+            .map(|password| format!(":{password}@"))
+            .unwrap_or_default();
+        format!("redis://{password}127.0.0.1:{}/0", self.port())
+    }
+
+    /// A connection that waits for answers as long as it takes.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn connection(&self) -> redis::Connection {
+        self.try_connection()
+            .unwrap_or_else(|e| panic!("no connection to Redis: {e}\n{}", self.log()))
+    }
+
+    /// What makes connections, also after the server was down.
+    pub fn client(&self) -> redis::Client {
+        let pass = self
+            .password
+            .as_ref()
+            .map(|password| format!("?pass={password}"))
+            .unwrap_or_default();
+        let url = format!("redis+unix://{}{pass}", self.socket().display());
+        redis::Client::open(url).expect("the url is well formed")
+    }
+
+    fn try_connection(&self) -> redis::RedisResult<redis::Connection> {
+        self.client().get_connection()
+    }
+
+    /// What redis-cli prints for one command, quoted so that every byte shows.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command
+            .arg("-s")
+            .arg(self.socket())
+            .arg("--no-raw")
+            .args(args)
+            .stdin(Stdio::null());
+        if let Some(password) = &self.password {
+            command.env("REDISCLI_AUTH", password);
+        }
+        let output = command.output().expect("redis-cli can be run");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// The process id.
+    ///
+    /// # Panics
+    /// While the server is down.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("Redis is down").id()
+    }
+
+    /// SIGKILL: gone at once, connections reset.
+    pub fn kill(&mut self) {
+        self.end(libc::SIGKILL);
+    }
+
+    /// SIGTERM: an orderly end, with a save if it was told to save.
+    pub fn stop(&mut self) {
+        self.end(libc::SIGTERM);
+    }
+
+    /// SIGSTOP: connections stay open and nothing answers.
+    pub fn freeze(&self) {
+        process::signal(self.pid(), libc::SIGSTOP);
+    }
+
+    /// SIGCONT: goes on with what has piled up.
+    pub fn thaw(&self) {
+        process::signal(self.pid(), libc::SIGCONT);
+    }
+
+    /// Starts it again on the same port, after [`kill`](Self::kill) or [`stop`](Self::stop). It is empty
+    /// unless it was told to save.
+    ///
+    /// # Panics
+    /// With its log, if it does not start.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "Redis runs already");
+        let mut child =
+            process::spawn_server(self.server_command(), libc::SIGKILL).expect("redis-server can be run");
+        let ready = eventually("Redis to be ready", LIMIT, || {
+            if child.try_wait().expect("it is our child").is_some() {
+                return Some(false);
+            }
+            self.answers().then_some(true)
+        });
+        assert!(ready, "Redis did not start:\n{}", self.log());
+        self.child = Some(child);
+    }
+
+    /// The server's log since it was made.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn server_command(&self) -> Command {
+        let mut command = Command::new("redis-server");
+        command
+            .arg("--port")
+            .arg(self.port().to_string())
+            .args(["--bind", "127.0.0.1"]);
+        command
+            .arg("--unixsocket")
+            .arg(self.socket())
+            .args(["--unixsocketperm", "777"]);
+        command
+            .arg("--dir")
+            .arg(self.folder.path())
+            .arg("--logfile")
+            .arg(self.folder.path().join("log"));
+        command
+            .args(["--save", "", "--appendonly", "no"])
+            .args(&self.args);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn answers(&self) -> bool {
+        let ping = |mut c: redis::Connection| redis::cmd("PING").query::<String>(&mut c);
+        self.try_connection().and_then(ping).is_ok()
+    }
+
+    fn end(&mut self, signal: libc::c_int) {
+        process::signal(self.pid(), signal);
+        let mut child = self.child.take().expect("pid() has looked");
+        child.wait().expect("it is our child");
+        // A killed server leaves its socket, and the next one would seem to be ready before it is.
+        let _ = std::fs::remove_file(self.socket());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! PostgreSQL with the extension, and its Redis.
+
+use std::time::Duration;
+
+use postgres::Client;
+
+use crate::pgserver::{Postgres, PostgresBuilder};
+use crate::redisserver::Redis;
+use crate::row_oracle::{Comparison, RowOracle};
+use crate::{Shutdown, eventually};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// `text` as an SQL string literal, for statements that take no parameters.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// What is to be in a [`World`].
+#[derive(Debug, Default)]
+pub struct WorldBuilder {
+    postgres: PostgresBuilder,
+    redis_args: Vec<String>,
+    database: Option<String>,
+}
+
+impl WorldBuilder {
+    /// The list of mappings. Tables made later are mapped then; see [`World::wait_until_active`].
+    pub fn mappings(self, list: &str) -> Self {
+        self.conf("pg_redis_cache.mappings", list)
+    }
+
+    /// A setting of PostgreSQL.
+    pub fn conf(mut self, name: &str, value: &str) -> Self {
+        self.postgres = self.postgres.conf(name, value);
+        self
+    }
+
+    /// Lines of postgresql.conf.
+    pub fn conf_text(mut self, lines: &str) -> Self {
+        self.postgres = self.postgres.conf_text(lines);
+        self
+    }
+
+    /// Arguments of redis-server.
+    pub fn redis_args(mut self, args: &[&str]) -> Self {
+        self.redis_args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// A database to be made for the test instead of `postgres`.
+    pub fn database(mut self, name: &str) -> Self {
+        self.database = Some(name.to_owned());
+        self
+    }
+
+    /// Starts Redis, then PostgreSQL, and creates the extension.
+    pub fn start(self) -> World {
+        let args: Vec<&str> = self.redis_args.iter().map(String::as_str).collect();
+        let redis = Redis::start_with(&args);
+        let database = self.database.unwrap_or_else(|| "postgres".to_owned());
+        let postgres = self.postgres.conf("shared_preload_libraries", "pg_redis_cache");
+        let postgres = postgres.conf("pg_redis_cache.url", &redis.url());
+        // For the function redis() of regress/helpers.sql; the extension does not know it.
+        let postgres = postgres.conf("test.redis_port", &redis.port().to_string());
+        let postgres = postgres.conf("pg_redis_cache.database", &database).start();
+        if database != "postgres" {
+            let create = format!("CREATE DATABASE \"{}\"", database.replace('"', "\"\""));
+            postgres
+                .connect()
+                .batch_execute(&create)
+                .expect("a new cluster takes a database");
+        }
+        let world = World {
+            postgres,
+            redis,
+            database,
+        };
+        world.execute("CREATE EXTENSION pg_redis_cache");
+        world
+    }
+}
+
+/// A PostgreSQL that keeps a Redis in step.
+#[derive(Debug)]
+pub struct World {
+    /// The server with the extension.
+    pub postgres: Postgres,
+    /// The server that it writes to.
+    pub redis: Redis,
+    database: String,
+}
+
+impl World {
+    /// Both servers, to be described.
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder::default()
+    }
+
+    /// Runs `schema`, then sets the mappings and waits until all are active: what most tests want.
+    pub fn with(schema: &str, mappings: &str) -> World {
+        let world = World::builder().start();
+        world.execute(schema);
+        world.set_mappings(mappings);
+        world
+    }
+
+    /// The database that has the mapped tables.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// A session of the superuser in [`database`](Self::database).
+    pub fn connect(&self) -> Client {
+        self.postgres.connect_to(&self.database)
+    }
+
+    /// A connection to Redis.
+    pub fn redis(&self) -> redis::Connection {
+        self.redis.connection()
+    }
+
+    /// Runs statements in a session of their own.
+    ///
+    /// # Panics
+    /// If one fails.
+    pub fn execute(&self, sql: &str) {
+        self.connect()
+            .batch_execute(sql)
+            .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+
+    /// Replaces the list of mappings and waits until the server uses it.
+    pub fn set_mappings(&self, list: &str) {
+        self.postgres.set_conf("pg_redis_cache.mappings", list);
+        let mut client = self.connect();
+        eventually("the new list of mappings to be read", LIMIT, || {
+            let row = client.query_one("SELECT current_setting('pg_redis_cache.mappings')", &[]);
+            (row.expect("a setting can be shown").get::<_, String>(0) == list).then_some(())
+        });
+        self.wait_until_active();
+    }
+
+    /// Waits until every mapping is active.
+    ///
+    /// # Panics
+    /// If one is in state `error`, with its problem, or does not become active in time.
+    pub fn wait_until_active(&self) {
+        let mut client = self.connect();
+        let sql = "SELECT name || ': ' || coalesce(problem, '') FROM redis_cache.mappings WHERE state = $1";
+        let mut in_state = |state: &str| -> Vec<String> {
+            let rows = client.query(sql, &[&state]).expect("the view can be read");
+            rows.iter().map(|row| row.get(0)).collect()
+        };
+        eventually("every mapping to be active", LIMIT, || {
+            in_state("pending").is_empty().then_some(())
+        });
+        let errors = in_state("error");
+        assert!(errors.is_empty(), "mappings in error: {errors:?}");
+    }
+
+    /// Waits until Redis has all that was committed.
+    ///
+    /// # Panics
+    /// If that takes longer than 20 s.
+    pub fn wait(&self) {
+        let row = self.connect().query_one("SELECT redis_cache.wait('20s')", &[]);
+        assert!(
+            row.expect("wait() can be called").get::<_, bool>(0),
+            "redis_cache.wait('20s') gave up"
+        );
+    }
+
+    /// [`wait`](Self::wait)s, then compares Redis with the table.
+    ///
+    /// # Panics
+    /// With the differences, if there are any.
+    pub fn assert_rows(&self, oracle: &RowOracle) -> Comparison {
+        self.wait();
+        let comparison = oracle.compare(&mut self.connect(), &mut self.redis());
+        assert!(
+            comparison.differences.is_empty(),
+            "Redis is not in step: {comparison}"
+        );
+        comparison
+    }
+
+    /// Stops PostgreSQL and starts it again; Redis goes on.
+    pub fn restart_postgres(&mut self, how: Shutdown) {
+        self.postgres.restart(how);
+    }
+}
