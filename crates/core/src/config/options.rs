@@ -78,7 +78,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Options, Fault> {
 fn read_one(cursor: &mut Cursor<'_>, options: &mut Options, given: &mut [bool]) -> Result<(), Fault> {
     cursor.skip_space();
     let option_at = cursor.at();
-    let fail = |problem| problem.at(option_at);
+    let fail = |problem: Problem| problem.at(option_at);
     let found = cursor.found();
     let word = names::fold(cursor.take_word());
     if word.is_empty() {

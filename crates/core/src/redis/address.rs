@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ::redis::Cmd;
+
 /// The port that Redis listens on unless told otherwise.
 const DEFAULT_PORT: u16 = 6379;
 
@@ -50,6 +52,13 @@ pub struct Address {
 pub(super) enum Endpoint {
     Tcp { host: String, port: u16 },
     Unix { path: PathBuf },
+}
+
+/// What a plain socket connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    Tcp { host: &'a str, port: u16 },
+    Unix { path: &'a Path },
 }
 
 /// Why a text is not an address. Positions and numbers only: the text may hold a password.
@@ -184,6 +193,34 @@ impl Address {
     /// The address with the password replaced by `***`: what may be logged and shown.
     pub fn masked(&self) -> String {
         self.to_string()
+    }
+
+    /// What a plain socket connects to.
+    pub fn place(&self) -> Place<'_> {
+        match &self.endpoint {
+            Endpoint::Tcp { host, port } => Place::Tcp { host, port: *port },
+            Endpoint::Unix { path } => Place::Unix { path },
+        }
+    }
+
+    /// What has to be sent first on a plain socket, each to be answered before the next: AUTH and SELECT, as
+    /// far as they are needed. `password` takes precedence over the address's.
+    pub fn greeting(&self, password: Option<&Secret>) -> Vec<Cmd> {
+        let mut commands = Vec::new();
+        if let Some(password) = password.or(self.password()) {
+            let mut auth = ::redis::cmd("AUTH");
+            if let Some(user) = self.user() {
+                auth.arg(user);
+            }
+            auth.arg(password.reveal());
+            commands.push(auth);
+        }
+        if self.database != 0 {
+            let mut select = ::redis::cmd("SELECT");
+            select.arg(self.database);
+            commands.push(select);
+        }
+        commands
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {

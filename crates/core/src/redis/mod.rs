@@ -38,7 +38,7 @@ mod purge;
 mod reply;
 mod shared;
 
-pub use address::{Address, AddressError, Secret};
+pub use address::{Address, AddressError, Place, Secret};
 pub use chunk::{Chunk, Expiry, HashFields, Target, Ticket};
 pub use engine::{Engine, EngineError, EngineHandle, Matcher, PurgeJob, Request, Settings, Setup};
 pub use event::{Client, Counts, Event, LossReason, PoolState, Server, Waker};

@@ -193,7 +193,10 @@ impl<'a> Fills<'a> {
     }
 }
 
-/// A DEL asked for by SQL, whose answer goes to a reply slot.
+/// The mapping of an [`Invalidate`] that deletes nothing: the answer is the time of a round trip to Redis.
+pub const PING: u16 = u16::MAX;
+
+/// A DEL asked for by SQL, whose answer goes to a reply slot. Without a key: a purge of the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalidate<'a> {
     pub mapping: u16,

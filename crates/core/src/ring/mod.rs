@@ -232,6 +232,12 @@ impl Ring {
         })
     }
 
+    /// Whether [`Ring::read`] would return an entry at `pos`.
+    pub fn is_published(&self, pos: u64) -> bool {
+        (self.tail()..self.head()).contains(&pos)
+            && is_published(split_word(self.entry_header(pos).load(Ordering::Acquire)).1)
+    }
+
     /// Replaces `out` by the entry at `pos` and returns the next position, or returns `None` if
     /// none is published there yet. Nothing is released.
     pub fn read(&self, pos: u64, out: &mut Vec<u8>) -> Option<u64> {

@@ -1,0 +1,19 @@
+-- The views, and who may use what. Written by hand; an upgrade script repeats what it changes here.
+
+CREATE VIEW redis_cache.mappings AS SELECT * FROM redis_cache.mapping_rows();
+CREATE VIEW redis_cache.stats AS SELECT * FROM redis_cache.stat_rows();
+CREATE VIEW redis_cache.status AS SELECT * FROM redis_cache.status_row();
+
+COMMENT ON VIEW redis_cache.mappings IS 'the mappings in force and whether they work';
+COMMENT ON VIEW redis_cache.stats IS 'what has been done for each mapping';
+COMMENT ON VIEW redis_cache.status IS 'the worker, its connection to Redis and its queue';
+
+-- What changes anything, or shows cached values, is for superusers until granted. What the views show is for
+-- monitoring; anybody may wait.
+GRANT USAGE ON SCHEMA redis_cache TO PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA redis_cache FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION redis_cache.wait(interval) TO PUBLIC;
+GRANT SELECT ON redis_cache.mappings, redis_cache.stats, redis_cache.status TO pg_monitor;
+GRANT EXECUTE ON FUNCTION
+    redis_cache.mapping_rows(), redis_cache.stat_rows(), redis_cache.status_row(), redis_cache.ping()
+    TO pg_monitor;

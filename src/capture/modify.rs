@@ -1,0 +1,346 @@
+//! Taking the rows that a `ModifyTable` node changed.
+//!
+//! Where the rows are was read in nodeModifyTable.c and proved by tests: after a row has been returned, the new
+//! row is the `ecxt_scantuple` of the node's expression context, and its `tts_tableOid` names the partition;
+//! the old row of an UPDATE is in `ri_oldTupleSlot` of the result relation that the node looked up last (or in
+//! `ri_TrigOldSlot`, if BEFORE UPDATE row triggers made the server fetch it anew). A deleted row has been
+//! cleared from its slot: a marked DELETE returns its key columns, any other is found again by its ctid.
+use std::{ptr, rc::Rc};
+
+use pgrx::pg_sys::{self, CmdType, OnConflictAction};
+
+use super::{
+    relations::{self, MappedRelation},
+    row::{self, Row},
+};
+use crate::{compat, nodes, xact};
+
+type NodeFunction = unsafe extern "C-unwind" fn(*mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot;
+
+/// The tap of one `ModifyTable` node.
+pub struct ModifyTap {
+    /// The node's own function.
+    pub real: NodeFunction,
+    node: *mut pg_sys::ModifyTableState,
+    /// The relation that the statement names.
+    target: Option<Rc<MappedRelation>>,
+    /// The partition that the last row belonged to.
+    latest: Option<Rc<MappedRelation>>,
+    marked: bool,
+    /// An UPDATE may change key columns: the old row is looked at too.
+    old_row_wanted: bool,
+    /// An ON CONFLICT DO UPDATE may change key columns: the old row is nowhere to be found.
+    upsert_changes_key: bool,
+    /// Where the transaction's buffer stood before the node's call.
+    position: xact::Position,
+}
+
+impl ModifyTap {
+    /// The tap that a node needs, `None` if it needs none. A node that changes a mapped relation in a way
+    /// that cannot be captured marks the mappings for a purge.
+    ///
+    /// # Safety
+    /// `node` must be an initialised `ModifyTableState` that is about to run.
+    pub unsafe fn new(node: *mut pg_sys::ModifyTableState, marked: Option<u64>) -> Option<Box<Self>> {
+        // SAFETY: as the caller promises; ExecProcNodeReal was set by ExecInitNode.
+        unsafe {
+            let plan = (*node).ps.plan.cast::<pg_sys::ModifyTable>();
+            let target = relations::lookup((*(*(*node).rootResultRelInfo).ri_RelationDesc).rd_id);
+            let stale_mark = marked.is_some_and(|generation| generation != relations::generation());
+            if let Some(relation) = &target {
+                let uncapturable = stale_mark
+                    || ((*node).operation == CmdType::CMD_MERGE && !compat::MERGE_RETURNS)
+                    || (marked.is_none() && (*plan).returningLists.is_null() && !is_plain_insert(plan));
+                if uncapturable {
+                    relation.purge();
+                }
+            }
+            let captures = target.as_ref().is_some_and(|relation| {
+                !stale_mark && !(*plan).returningLists.is_null() && wants(plan, relation)
+            });
+            if marked.is_none() && !captures {
+                return None;
+            }
+            let upsert_changes_key = captures
+                && (*plan).onConflictAction == OnConflictAction::ONCONFLICT_UPDATE
+                && target
+                    .as_ref()
+                    .is_some_and(|relation| relation.key_may_change(nodes::integers((*plan).onConflictCols)));
+            Some(Box::new(Self {
+                real: (*node).ps.ExecProcNodeReal?,
+                node,
+                old_row_wanted: captures && old_row_wanted(node, plan),
+                target: if captures { target } else { None },
+                latest: None,
+                marked: marked.is_some(),
+                upsert_changes_key,
+                position: xact::Position::default(),
+            }))
+        }
+    }
+
+    /// Whether the statement itself returns no rows.
+    pub fn eats_rows(&self) -> bool {
+        self.marked
+    }
+
+    /// Notes where the transaction's buffer stands.
+    pub fn before(&mut self) {
+        self.position = xact::position();
+    }
+
+    /// Captures the row that the node has just returned in `returned`.
+    ///
+    /// # Safety
+    /// Must be called after each row that the node returns, before anything else touches its slots.
+    pub unsafe fn after(&mut self, returned: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: the node has RETURNING projections, so it has an expression context.
+        unsafe {
+            let Some(target) = self.target.clone() else { return };
+            match (*self.node).operation {
+                CmdType::CMD_DELETE if self.marked => self.deleted_by_mark(&target, returned),
+                CmdType::CMD_DELETE => self.deleted_by_ctid(&target),
+                CmdType::CMD_INSERT => self.inserted(&target),
+                _ => self.updated(),
+            }
+        }
+    }
+
+    unsafe fn new_slot(&self) -> *mut pg_sys::TupleTableSlot {
+        // SAFETY: as in `after`.
+        unsafe { (*(*self.node).ps.ps_ExprContext).ecxt_scantuple }
+    }
+
+    unsafe fn result_relation(&self) -> *mut pg_sys::ResultRelInfo {
+        // SAFETY: ExecModifyTable keeps the index of the relation that the row came from.
+        unsafe { (*self.node).resultRelInfo.add((*self.node).mt_lastResultIndex as usize) }
+    }
+
+    /// The mapped relation of a row, which may live in any partition of the target.
+    fn relation_of(&mut self, relid: pg_sys::Oid) -> Option<Rc<MappedRelation>> {
+        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.relid == relid) {
+            return Some(Rc::clone(latest));
+        }
+        let relation = match &self.target {
+            Some(target) if target.relid == relid => Some(Rc::clone(target)),
+            _ => relations::lookup(relid),
+        };
+        if relation.is_none() {
+            // A partition that is not known to belong to its table: nothing can be said of the row.
+            self.target.as_ref()?.purge();
+        }
+        self.latest = relation;
+        self.latest.clone()
+    }
+
+    unsafe fn updated(&mut self) {
+        // SAFETY: as in `after`.
+        unsafe {
+            let slot = self.new_slot();
+            let Some(relation) = self.relation_of((*slot).tts_tableOid) else { return };
+            if self.old_row_wanted {
+                let source = self.result_relation();
+                let old = old_slot(source);
+                let old_relation = self.relation_of((*(*source).ri_RelationDesc).rd_id);
+                match old_relation {
+                    Some(old_relation) if is_filled(old) => {
+                        row::capture_update(&old_relation, Row::of(old), &relation, Row::of(slot), self.position);
+                    }
+                    _ => relation.purge(),
+                }
+            } else {
+                row::capture_set(&relation, Row::of(slot), self.position);
+            }
+        }
+    }
+
+    unsafe fn inserted(&mut self, target: &Rc<MappedRelation>) {
+        // SAFETY: as in `after`.
+        unsafe {
+            let slot = self.new_slot();
+            let Some(relation) = self.relation_of((*slot).tts_tableOid) else { return };
+            if self.took_update_path(slot) {
+                if self.upsert_changes_key || has_before_update_trigger(self.routed_to((*slot).tts_tableOid)) {
+                    target.purge();
+                }
+                row::capture_set(&relation, Row::of(slot), self.position);
+            } else {
+                row::capture_insert(&relation, Row::of(slot), self.position);
+            }
+        }
+    }
+
+    /// Whether an upsert updated: its row is then the projection of the partition's DO UPDATE SET.
+    unsafe fn took_update_path(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        // SAFETY: ri_onConflict is null or valid.
+        unsafe {
+            let conflict = (*self.routed_to((*slot).tts_tableOid)).ri_onConflict;
+            !conflict.is_null() && (*conflict).oc_ProjSlot == slot
+        }
+    }
+
+    /// The result relation of the partition that tuple routing chose for an inserted row.
+    unsafe fn routed_to(&self, relid: pg_sys::Oid) -> *mut pg_sys::ResultRelInfo {
+        // SAFETY: es_tuple_routing_result_relations lists ResultRelInfos.
+        unsafe {
+            let estate = (*self.node).ps.state;
+            nodes::items::<pg_sys::ResultRelInfo>((*estate).es_tuple_routing_result_relations)
+                .find(|result| (*(**result).ri_RelationDesc).rd_id == relid)
+                .unwrap_or((*self.node).rootResultRelInfo)
+        }
+    }
+
+    unsafe fn deleted_by_mark(
+        &mut self,
+        target: &Rc<MappedRelation>,
+        returned: *mut pg_sys::TupleTableSlot,
+    ) {
+        // SAFETY: the returned slot holds the target's key columns in the order in which they were asked for.
+        unsafe { row::capture_delete_of_keys(target, Row::of(returned)) }
+    }
+
+    unsafe fn deleted_by_ctid(&mut self, target: &Rc<MappedRelation>) {
+        // SAFETY: the plan slot of the row is still in place as the outer tuple.
+        unsafe {
+            let source = self.result_relation();
+            let relation = self.relation_of((*(*source).ri_RelationDesc).rd_id);
+            let plan_slot = (*(*self.node).ps.ps_ExprContext).ecxt_outertuple;
+            let (Some(relation), Some(ctid)) = (relation, ctid_of(plan_slot, (*source).ri_RowIdAttNo)) else {
+                target.purge();
+                return;
+            };
+            if !with_deleted_version((*source).ri_RelationDesc, ctid, |slot| {
+                row::capture_delete(&relation, Row::of(slot));
+            }) {
+                relation.purge();
+            }
+        }
+    }
+}
+
+/// An INSERT that was not marked because no mapping stores new rows: it needs no capture.
+unsafe fn is_plain_insert(plan: *const pg_sys::ModifyTable) -> bool {
+    // SAFETY: the caller has a valid plan.
+    unsafe {
+        (*plan).operation == CmdType::CMD_INSERT
+            && (*plan).onConflictAction != OnConflictAction::ONCONFLICT_UPDATE
+    }
+}
+
+unsafe fn wants(plan: *const pg_sys::ModifyTable, relation: &MappedRelation) -> bool {
+    // SAFETY: the caller has a valid plan.
+    unsafe { !is_plain_insert(plan) || relation.stores_inserts() }
+}
+
+/// Whether an UPDATE can change a key: by its SET list, by a trigger, or through a generated key column.
+unsafe fn old_row_wanted(node: *mut pg_sys::ModifyTableState, plan: *const pg_sys::ModifyTable) -> bool {
+    // SAFETY: there are mt_nrels result relations, and as many lists of updated columns.
+    unsafe {
+        if (*node).operation == CmdType::CMD_INSERT {
+            return false;
+        }
+        let mut columns = nodes::items::<pg_sys::List>(compat::update_columns(plan));
+        (0..(*node).mt_nrels as usize).any(|index| {
+            let result = (*node).resultRelInfo.add(index);
+            let set = columns.next().unwrap_or(ptr::null_mut());
+            let Some(relation) = relations::lookup((*(*result).ri_RelationDesc).rd_id) else { return true };
+            has_before_update_trigger(result) || relation.key_may_change(nodes::integers(set))
+        })
+    }
+}
+
+unsafe fn has_before_update_trigger(result: *const pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: ri_TrigDesc is null or valid.
+    unsafe {
+        let triggers = (*result).ri_TrigDesc;
+        !triggers.is_null() && (*triggers).trig_update_before_row
+    }
+}
+
+unsafe fn old_slot(source: *mut pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: as in `ModifyTap::after`.
+    unsafe {
+        if has_before_update_trigger(source) { (*source).ri_TrigOldSlot } else { (*source).ri_oldTupleSlot }
+    }
+}
+
+unsafe fn is_filled(slot: *mut pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: null or a valid slot.
+    unsafe { !slot.is_null() && (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 == 0 }
+}
+
+unsafe fn ctid_of(
+    plan_slot: *mut pg_sys::TupleTableSlot,
+    attribute: pg_sys::AttrNumber,
+) -> Option<pg_sys::ItemPointerData> {
+    if attribute <= 0 {
+        return None;
+    }
+    // SAFETY: the attribute is the junk column that ExecInitModifyTable found in the plan's target list.
+    unsafe {
+        if !is_filled(plan_slot) {
+            return None;
+        }
+        let row = Row::of(plan_slot);
+        let datum = row.datum(attribute)?;
+        Some(*datum.cast_mut_ptr::<pg_sys::ItemPointerData>())
+    }
+}
+
+/// Finds the version that the current command deleted: from `ctid` along the update chain (the row may have
+/// been updated by others since the plan's snapshot) to the one whose xmax is ours. Returns false if there
+/// is none.
+unsafe fn with_deleted_version(
+    relation: pg_sys::Relation,
+    mut ctid: pg_sys::ItemPointerData,
+    found: impl FnOnce(*mut pg_sys::TupleTableSlot),
+) -> bool {
+    // SAFETY: the relation is open and locked by the executor; SnapshotAny shows every version that vacuum
+    // has left, and none that this transaction deleted or that it still looks at can be removed.
+    unsafe {
+        let slot = pg_sys::table_slot_create(relation, ptr::null_mut());
+        let mut ours = false;
+        while pg_sys::table_tuple_fetch_row_version(
+            relation,
+            &raw mut ctid,
+            &raw mut pg_sys::SnapshotAnyData,
+            slot,
+        ) {
+            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            let header = (*tuple).t_data;
+            if deleted_by_us(header) {
+                ours = true;
+                break;
+            }
+            let next = (*header).t_ctid;
+            if same_place(&next, &ctid) {
+                break;
+            }
+            ctid = next;
+        }
+        if ours {
+            found(slot);
+        }
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        ours
+    }
+}
+
+unsafe fn deleted_by_us(header: pg_sys::HeapTupleHeader) -> bool {
+    // SAFETY: a tuple header on a pinned page.
+    unsafe {
+        let mask = (*header).t_infomask as u32;
+        let xmax = if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
+            pg_sys::HeapTupleGetUpdateXid(header)
+        } else if mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0 {
+            return false;
+        } else {
+            (*header).t_choice.t_heap.t_xmax
+        };
+        pg_sys::TransactionIdIsCurrentTransactionId(xmax)
+    }
+}
+
+fn same_place(a: &pg_sys::ItemPointerData, b: &pg_sys::ItemPointerData) -> bool {
+    a.ip_posid == b.ip_posid && a.ip_blkid.bi_hi == b.ip_blkid.bi_hi && a.ip_blkid.bi_lo == b.ip_blkid.bi_lo
+}

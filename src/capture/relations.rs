@@ -1,0 +1,561 @@
+//! Which relations are mapped, as this backend sees it.
+//!
+//! The list in force comes from the settings; whether a mapping is active, and under which number, from shared
+//! memory, where the resolver has put it after checking the table and its unique index. What is kept here is
+//! what the row code needs: columns, types, attribute numbers of the table and of each partition. It is built
+//! from the system caches alone, without a lock of its own (the statement holds one on whatever it touches),
+//! and forgotten on relation cache invalidation.
+use std::{
+    cell::{Cell, RefCell},
+    ffi::CString,
+    rc::Rc,
+    time::Duration,
+};
+
+use pg_redis_cache_core::{
+    config::{self, Columns, Insert, Mapping},
+    encode::key::KeyKind,
+};
+use pgrx::{
+    pg_guard,
+    pg_sys::{self, AttrNumber, Datum, Oid},
+};
+use rustc_hash::FxHashMap;
+
+use super::text::{Pinning, ValueWriter};
+use crate::{gucs, nodes, shared::Shared, xact};
+
+/// A column of a mapping.
+pub struct MappedColumn {
+    pub name: String,
+    pub writer: ValueWriter,
+    type_id: Oid,
+    type_modifier: i32,
+}
+
+impl MappedColumn {
+    /// The value of a text, by the type's input function.
+    ///
+    /// # Safety
+    /// Must be called within a transaction. Raises what the input function raises.
+    pub unsafe fn read(&self, text: &str) -> Datum {
+        let text = CString::new(text).unwrap_or_default();
+        let mut function = pg_sys::InvalidOid;
+        let mut parameter = pg_sys::InvalidOid;
+        // SAFETY: catalog look-ups, and the type's own input function.
+        unsafe {
+            pg_sys::getTypeInputInfo(self.type_id, &raw mut function, &raw mut parameter);
+            pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), parameter, self.type_modifier)
+        }
+    }
+}
+
+/// A mapping that is active in this database.
+pub struct ActiveMapping {
+    /// Its number in shared memory.
+    pub index: u16,
+    pub fingerprint: u64,
+    pub definition: Rc<Mapping>,
+    pub key: Vec<MappedColumn>,
+    pub value: Vec<MappedColumn>,
+    pub kinds: Vec<KeyKind>,
+    /// Whether every key that the template makes parses back into the same values.
+    pub unambiguous: bool,
+    pub key_pinning: Pinning,
+    pub value_pinning: Pinning,
+}
+
+impl ActiveMapping {
+    /// Whether new rows are stored.
+    pub fn stores_inserts(&self) -> bool {
+        self.definition.insert == Insert::Set
+    }
+
+    /// For how long a filled key is not filled again, in milliseconds.
+    pub fn refill_ms(&self) -> u64 {
+        let interval = gucs::refill_interval();
+        let ttl = self.definition.ttl.map(|seconds| Duration::from_secs(seconds.get().into()));
+        ttl.map_or(interval, |ttl| interval.min(ttl)).as_millis() as u64
+    }
+}
+
+/// Where a mapping's columns are in one relation.
+pub struct Placed {
+    pub mapping: Rc<ActiveMapping>,
+    pub key_attributes: Vec<AttrNumber>,
+    pub value_attributes: Vec<AttrNumber>,
+}
+
+/// A key column as the planner needs it.
+pub struct KeyColumn {
+    pub attribute: AttrNumber,
+    pub type_id: Oid,
+    pub type_modifier: i32,
+    pub collation: Oid,
+    generated: bool,
+}
+
+/// A mapped table, or a partition of one.
+pub struct MappedRelation {
+    pub relid: Oid,
+    pub mappings: Vec<Placed>,
+    pub last_attribute: AttrNumber,
+    keys: Vec<KeyColumn>,
+}
+
+impl MappedRelation {
+    /// Whether any mapping stores new rows.
+    pub fn stores_inserts(&self) -> bool {
+        cfg!(feature = "tap_all") || self.mappings.iter().any(|placed| placed.mapping.stores_inserts())
+    }
+
+    /// The key columns of all mappings, one mapping after the other.
+    pub fn key_columns(&self) -> impl Iterator<Item = &KeyColumn> {
+        self.keys.iter()
+    }
+
+    /// Whether setting those columns can change a key.
+    pub fn key_may_change(&self, set: impl Iterator<Item = i32>) -> bool {
+        let mut set = set;
+        cfg!(feature = "tap_all")
+            || self.keys.iter().any(|key| key.generated)
+            || set.any(|column| self.keys.iter().any(|key| i32::from(key.attribute) == column))
+    }
+
+    /// Marks every mapping of the relation for a purge at commit.
+    pub fn purge(&self) {
+        for placed in &self.mappings {
+            xact::purge(placed.mapping.index);
+        }
+    }
+}
+
+/// A mapping of the list in force that belongs to this database.
+struct Local {
+    index: u16,
+    fingerprint: u64,
+    definition: Rc<Mapping>,
+    root: Oid,
+}
+
+#[derive(Default)]
+struct Known {
+    list: Vec<Local>,
+    fingerprint: u64,
+    roots_known: bool,
+    relations: FxHashMap<Oid, Option<Rc<MappedRelation>>>,
+}
+
+#[derive(Default)]
+struct Invalidated {
+    everything: bool,
+    relations: Vec<Oid>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::new(Known::default());
+    static INVALIDATED: RefCell<Invalidated> = RefCell::new(Invalidated::default());
+    /// Whether the list in force has a mapping of this database.
+    static ANY_MAPPED: Cell<bool> = const { Cell::new(false) };
+    static GENERATION: Cell<u64> = const { Cell::new(u64::MAX) };
+    static CALLBACKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether any relation of this database is mapped. Cheap: called for every statement.
+pub fn any_mapped() -> bool {
+    let Some(shared) = Shared::get() else { return false };
+    if gucs::take_list_changed() || GENERATION.get() != shared.generation() {
+        refresh(shared);
+    }
+    cfg!(feature = "tap_all") || ANY_MAPPED.get()
+}
+
+/// The generation of the list that this backend works with.
+pub fn generation() -> u64 {
+    GENERATION.get()
+}
+
+/// Notes, for rule 9, under which generation of the list the transaction ran its first statement.
+pub fn note_statement() {
+    xact::note_generation(GENERATION.get());
+}
+
+/// Whether this backend reads the list that the worker has published.
+pub fn list_is_published() -> bool {
+    Shared::get().is_some_and(|shared| KNOWN.with_borrow(|known| known.fingerprint) == shared.published())
+}
+
+/// The fingerprint of this backend's own list: 0 when it is empty or turned off.
+pub fn local_fingerprint() -> u64 {
+    if gucs::take_list_changed()
+        && let Some(shared) = Shared::get()
+    {
+        refresh(shared);
+    }
+    KNOWN.with_borrow(|known| known.fingerprint)
+}
+
+/// The list of the settings, empty while `enabled` is off.
+pub fn configured() -> Vec<Mapping> {
+    if !gucs::ENABLED.get() {
+        return Vec::new();
+    }
+    config::parse_list(&gucs::text(&gucs::MAPPINGS)).unwrap_or_default()
+}
+
+/// The fingerprint of the configured list.
+pub fn configured_fingerprint(list: &[Mapping]) -> u64 {
+    config::list_fingerprint(list, &gucs::text(&gucs::DATABASE), gucs::ENABLED.get())
+}
+
+/// Reads the settings and the state of the mappings anew.
+fn refresh(shared: Shared) {
+    // Read before the states: a change while they are read makes the next call refresh again.
+    let generation = shared.generation();
+    let list = configured();
+    let fingerprint = configured_fingerprint(&list);
+    let default_database = gucs::text(&gucs::DATABASE);
+    let database = if list.is_empty() { None } else { current_database() };
+    let Some(locals) = locals(shared, list, &default_database, database.as_deref()) else {
+        gucs::note_list_changed(); // outside a transaction the database's name cannot be read: tried again
+        return;
+    };
+    let had_any = ANY_MAPPED.replace(!locals.is_empty());
+    GENERATION.set(generation);
+    KNOWN.with_borrow_mut(|known| {
+        *known = Known { list: locals, fingerprint, ..Known::default() };
+    });
+    if had_any || ANY_MAPPED.get() {
+        register_callbacks();
+        // SAFETY: only marks plans invalid; plans made under another list lack the marks or have stale ones.
+        unsafe { pg_sys::ResetPlanCache() };
+    }
+}
+
+fn locals(
+    shared: Shared,
+    list: Vec<Mapping>,
+    default_database: &str,
+    database: Option<&str>,
+) -> Option<Vec<Local>> {
+    if list.is_empty() {
+        return Some(Vec::new());
+    }
+    let database = database?;
+    let ours = |mapping: &Mapping| mapping.database.as_deref().unwrap_or(default_database) == database;
+    Some(
+        list.into_iter()
+            .filter(ours)
+            .filter_map(|mapping| {
+                let fingerprint = mapping.fingerprint(default_database);
+                let index = shared.active_mapping(fingerprint)?;
+                Some(Local { index, fingerprint, definition: Rc::new(mapping), root: pg_sys::InvalidOid })
+            })
+            .collect(),
+    )
+}
+
+/// The name of this database; `None` outside a transaction.
+pub fn current_database() -> Option<String> {
+    // SAFETY: a system cache look-up, made within a transaction only.
+    unsafe {
+        if pg_sys::MyDatabaseId == pg_sys::InvalidOid || !pg_sys::IsTransactionState() {
+            return None;
+        }
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        Some(String::from_utf8_lossy(nodes::bytes(name)).into_owned())
+    }
+}
+
+fn register_callbacks() {
+    if CALLBACKS.replace(true) {
+        return;
+    }
+    let nothing = Datum::from(0);
+    // SAFETY: registered once in the life of the process.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_invalidated), nothing);
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::NAMESPACEOID as _,
+            Some(schema_invalidated),
+            nothing,
+        );
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn relation_invalidated(_argument: Datum, relid: Oid) {
+    INVALIDATED.with_borrow_mut(|invalidated| {
+        if relid == pg_sys::InvalidOid || invalidated.relations.len() >= 256 {
+            invalidated.everything = true;
+        } else if relid.to_u32() >= pg_sys::FirstNormalObjectId {
+            invalidated.relations.push(relid);
+        }
+    });
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn schema_invalidated(
+    _argument: Datum,
+    _cache: std::ffi::c_int,
+    _hash: pg_sys::uint32,
+) {
+    INVALIDATED.with_borrow_mut(|invalidated| invalidated.everything = true);
+}
+
+/// The mapped relation with that Oid: a mapped table or a partition of one.
+pub fn lookup(relid: Oid) -> Option<Rc<MappedRelation>> {
+    if relid.to_u32() < pg_sys::FirstNormalObjectId || !any_mapped() {
+        return None;
+    }
+    forget_invalidated();
+    if let Some(found) = KNOWN.with_borrow(|known| known.relations.get(&relid).cloned()) {
+        return found;
+    }
+    find_roots();
+    let built = build(relid).map(Rc::new);
+    KNOWN.with_borrow_mut(|known| known.relations.insert(relid, built.clone()));
+    built
+}
+
+/// The active mapping of this database with that name.
+pub fn active_named(name: &str) -> Option<Rc<ActiveMapping>> {
+    if !any_mapped() {
+        return None;
+    }
+    forget_invalidated();
+    find_roots();
+    let root = KNOWN.with_borrow(|known| {
+        known.list.iter().find(|local| local.definition.name == name).map(|local| local.root)
+    })?;
+    lookup(root)?
+        .mappings
+        .iter()
+        .find(|placed| placed.mapping.definition.name == name)
+        .map(|placed| Rc::clone(&placed.mapping))
+}
+
+fn forget_invalidated() {
+    let invalidated = INVALIDATED.with_borrow_mut(|invalidated| {
+        if !invalidated.everything && invalidated.relations.is_empty() {
+            return None;
+        }
+        Some(std::mem::take(invalidated))
+    });
+    let Some(invalidated) = invalidated else { return };
+    KNOWN.with_borrow_mut(|known| {
+        let concerns_root = known
+            .list
+            .iter()
+            .any(|local| local.root == pg_sys::InvalidOid || invalidated.relations.contains(&local.root));
+        if invalidated.everything || concerns_root {
+            known.relations.clear();
+            known.roots_known = false;
+        } else {
+            for relid in &invalidated.relations {
+                known.relations.remove(relid);
+            }
+        }
+    });
+}
+
+fn find_roots() {
+    let Some(names) = KNOWN.with_borrow(|known| {
+        (!known.roots_known)
+            .then(|| known.list.iter().map(|local| Rc::clone(&local.definition)).collect::<Vec<_>>())
+    }) else {
+        return;
+    };
+    let roots: Vec<Oid> = names.iter().map(|mapping| table_of(mapping)).collect();
+    KNOWN.with_borrow_mut(|known| {
+        for (local, root) in known.list.iter_mut().zip(roots) {
+            local.root = root;
+        }
+        known.roots_known = true;
+    });
+}
+
+/// The table that a mapping names, InvalidOid if there is none.
+pub fn table_of(mapping: &Mapping) -> Oid {
+    let (Ok(schema), Ok(table)) =
+        (CString::new(mapping.schema.as_str()), CString::new(mapping.table.as_str()))
+    else {
+        return pg_sys::InvalidOid;
+    };
+    // SAFETY: system cache look-ups within a transaction.
+    unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if namespace == pg_sys::InvalidOid {
+            return pg_sys::InvalidOid;
+        }
+        pg_sys::get_relname_relid(table.as_ptr(), namespace)
+    }
+}
+
+fn build(relid: Oid) -> Option<MappedRelation> {
+    if cfg!(feature = "tap_all") {
+        return Some(MappedRelation { relid, mappings: Vec::new(), last_attribute: 0, keys: Vec::new() });
+    }
+    let root = root_of(relid)?;
+    let locals: Vec<(u16, u64, Rc<Mapping>)> = KNOWN.with_borrow(|known| {
+        known
+            .list
+            .iter()
+            .filter(|local| local.root == root)
+            .map(|local| (local.index, local.fingerprint, Rc::clone(&local.definition)))
+            .collect()
+    });
+    let mut relation = MappedRelation { relid, mappings: Vec::new(), last_attribute: 0, keys: Vec::new() };
+    for (index, fingerprint, definition) in locals {
+        // A column that is gone makes the mapping an error as soon as the resolver looks; until then its rows
+        // are not captured, and the ALTER that removed the column has purged it.
+        if let Some(mapping) = activate(index, fingerprint, definition, root) {
+            place(&mut relation, Rc::new(mapping));
+        }
+    }
+    (!relation.mappings.is_empty()).then_some(relation)
+}
+
+/// The mapped table that a relation is or belongs to.
+fn root_of(relid: Oid) -> Option<Oid> {
+    let is_root = |candidate: Oid| {
+        KNOWN.with_borrow(|known| known.list.iter().any(|local| local.root == candidate))
+    };
+    if is_root(relid) {
+        return Some(relid);
+    }
+    // SAFETY: catalog look-ups within a transaction.
+    unsafe {
+        if !pg_sys::get_rel_relispartition(relid) {
+            return None;
+        }
+        nodes::oids(crate::compat::get_partition_ancestors(relid)).find(|ancestor| is_root(*ancestor))
+    }
+}
+
+fn activate(
+    index: u16,
+    fingerprint: u64,
+    definition: Rc<Mapping>,
+    root: Oid,
+) -> Option<ActiveMapping> {
+    let columns = |names: &[String]| -> Option<Vec<MappedColumn>> {
+        names
+            .iter()
+            .map(|name| {
+                let KeyColumn { type_id, type_modifier, .. } = attribute_named(root, name)?;
+                // SAFETY: catalog look-ups within a transaction.
+                let writer = unsafe { ValueWriter::new(type_id) };
+                Some(MappedColumn { name: name.clone(), writer, type_id, type_modifier })
+            })
+            .collect()
+    };
+    let key_names: Vec<String> = definition.template.columns().map(str::to_string).collect();
+    let key = columns(&key_names)?;
+    let value = columns(&value_names(&definition, root))?;
+    let kinds: Vec<KeyKind> = key.iter().map(|column| key_kind(column.type_id)).collect();
+    let pinning = |columns: &[MappedColumn]| {
+        columns.iter().fold(Pinning::default(), |all, column| Pinning {
+            variables: all.variables || column.writer.pinning.variables,
+            monetary: all.monetary || column.writer.pinning.monetary,
+        })
+    };
+    Some(ActiveMapping {
+        index,
+        fingerprint,
+        unambiguous: definition.template.is_unambiguous(&kinds),
+        key_pinning: pinning(&key),
+        value_pinning: pinning(&value),
+        definition,
+        key,
+        value,
+        kinds,
+    })
+}
+
+/// The names of the value columns: those listed, or all live columns in order.
+pub fn value_names(definition: &Mapping, root: Oid) -> Vec<String> {
+    match &definition.columns {
+        Columns::Named(names) => names.clone(),
+        Columns::All => live_columns(root),
+    }
+}
+
+fn live_columns(relid: Oid) -> Vec<String> {
+    (1..=i16::MAX)
+        .map_while(|number| {
+            // SAFETY: a system cache look-up; the tuple is released after its fields have been copied.
+            unsafe {
+                let tuple = pg_sys::SearchSysCache2(
+                    pg_sys::SysCacheIdentifier::ATTNUM as _,
+                    Datum::from(relid),
+                    Datum::from(number),
+                );
+                if tuple.is_null() {
+                    return None;
+                }
+                let form = attribute_form(tuple);
+                let name = (!(*form).attisdropped)
+                    .then(|| String::from_utf8_lossy(nodes::bytes((*form).attname.data.as_ptr())).into_owned());
+                pg_sys::ReleaseSysCache(tuple);
+                Some(name)
+            }
+        })
+        .flatten()
+        .collect()
+}
+
+unsafe fn attribute_form(tuple: pg_sys::HeapTuple) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: GETSTRUCT: the fixed part begins after the header.
+    unsafe { (*tuple).t_data.cast::<u8>().add((*(*tuple).t_data).t_hoff as usize).cast() }
+}
+
+/// A live column by name.
+pub fn attribute_named(relid: Oid, name: &str) -> Option<KeyColumn> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a system cache look-up; the tuple is released after its fields have been copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCacheAttName(relid, name.as_ptr());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = attribute_form(tuple);
+        let column = ((*form).attnum > 0).then(|| KeyColumn {
+            attribute: (*form).attnum,
+            type_id: (*form).atttypid,
+            type_modifier: (*form).atttypmod,
+            collation: (*form).attcollation,
+            generated: (*form).attgenerated != 0,
+        });
+        pg_sys::ReleaseSysCache(tuple);
+        column
+    }
+}
+
+/// How the canonical text of a key column's type looks.
+pub fn key_kind(type_id: Oid) -> KeyKind {
+    // SAFETY: a catalog look-up within a transaction.
+    match unsafe { pg_sys::getBaseType(type_id) } {
+        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID => KeyKind::Int,
+        pg_sys::UUIDOID => KeyKind::Uuid,
+        pg_sys::BOOLOID => KeyKind::Bool,
+        _ => KeyKind::Text,
+    }
+}
+
+fn place(relation: &mut MappedRelation, mapping: Rc<ActiveMapping>) {
+    let relid = relation.relid;
+    let find = |columns: &[MappedColumn]| -> Option<Vec<KeyColumn>> {
+        columns.iter().map(|column| attribute_named(relid, &column.name)).collect()
+    };
+    let (Some(key), Some(value)) = (find(&mapping.key), find(&mapping.value)) else { return };
+    let numbers = |columns: &[KeyColumn]| columns.iter().map(|column| column.attribute).collect::<Vec<_>>();
+    let last = key.iter().chain(&value).map(|column| column.attribute).max().unwrap_or(0);
+    relation.last_attribute = relation.last_attribute.max(last);
+    relation.mappings.push(Placed {
+        mapping,
+        key_attributes: numbers(&key),
+        value_attributes: numbers(&value),
+    });
+    relation.keys.extend(key);
+}

@@ -1,0 +1,285 @@
+//! Taps: functions put between an executor node and its caller.
+//!
+//! A tap lives as long as its query's memory context: it is registered by node, and released by a reset
+//! callback of `es_query_cxt`, because an ERROR skips ExecutorEnd. The tap functions themselves are not
+//! guarded (an ERROR of the node passes through them as it is) and keep no value with a `Drop` while the node
+//! runs; what they do with a row is in guarded helpers.
+use std::{
+    cell::RefCell,
+    ffi::{c_int, c_void},
+};
+
+use pgrx::{
+    pg_guard,
+    pg_sys::{self, NodeTag},
+};
+use rustc_hash::FxHashMap;
+
+use super::{
+    inject,
+    modify::ModifyTap,
+    relations,
+    scan::{self, FillBatch, ScanTap},
+};
+use crate::{compat, nodes};
+
+/// What hangs off one query.
+#[derive(Default)]
+struct QueryTaps {
+    modify: FxHashMap<usize, Box<ModifyTap>>,
+    scans: FxHashMap<usize, Box<ScanTap>>,
+    fills: FillBatch,
+}
+
+thread_local! {
+    /// By executor state. Queries nest, so there can be several.
+    static QUERIES: RefCell<Vec<(usize, Box<QueryTaps>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether a query that starts now may need taps.
+pub fn wanted() -> bool {
+    relations::any_mapped()
+}
+
+/// Whether any query has taps.
+pub fn any() -> bool {
+    QUERIES.with_borrow(|queries| !queries.is_empty())
+}
+
+/// Looks at a query that has just been started, and taps what touches a mapped relation.
+///
+/// # Safety
+/// `query` must be a query descriptor after `ExecutorStart`.
+pub unsafe fn install(query: *mut pg_sys::QueryDesc, eflags: c_int) {
+    relations::note_statement();
+    // SAFETY: as the caller promises.
+    unsafe {
+        let statement = (*query).plannedstmt;
+        if !nodes::oids((*statement).relationOids).any(|relid| relations::lookup(relid).is_some()) {
+            // A plan that was marked when one of its tables was still mapped names it in relationOids too.
+            if !has_marked_node(query) {
+                return;
+            }
+        }
+        let explain_only = eflags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
+        let estate = (*query).estate;
+        let mut taps = Box::<QueryTaps>::default();
+        for node in modify_nodes(query) {
+            tap_modify(node, &mut taps, explain_only);
+        }
+        if !explain_only && scan::allowed(query) {
+            tap_scans((*query).planstate, &mut taps);
+        }
+        if !taps.modify.is_empty() || !taps.scans.is_empty() {
+            register(estate, taps);
+        }
+    }
+}
+
+/// Sends what the scans of a query found.
+///
+/// # Safety
+/// `query` must be a query descriptor before `ExecutorEnd`.
+pub unsafe fn finish(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: as the caller promises.
+    let estate = unsafe { (*query).estate };
+    let fills = QUERIES.with_borrow_mut(|queries| {
+        queries
+            .iter_mut()
+            .find(|(owner, _)| *owner == estate as usize)
+            .map(|(_, taps)| std::mem::take(&mut taps.fills))
+    });
+    if let Some(fills) = fills.filter(|fills| !fills.is_empty()) {
+        // SAFETY: the snapshot of a query lives until its end.
+        unsafe { fills.send((*query).snapshot) };
+    }
+}
+
+/// The `ModifyTable` nodes of a query: the top one, and those of its WITH list. One can be both.
+unsafe fn modify_nodes(query: *mut pg_sys::QueryDesc) -> Vec<*mut pg_sys::ModifyTableState> {
+    // SAFETY: es_auxmodifytables lists ModifyTableStates.
+    unsafe {
+        let mut found: Vec<*mut pg_sys::ModifyTableState> = Vec::new();
+        if nodes::is_a((*query).planstate, NodeTag::T_ModifyTableState) {
+            found.push((*query).planstate.cast());
+        }
+        for node in nodes::items::<pg_sys::ModifyTableState>((*(*query).estate).es_auxmodifytables) {
+            if !found.contains(&node) {
+                found.push(node);
+            }
+        }
+        found
+    }
+}
+
+unsafe fn has_marked_node(query: *mut pg_sys::QueryDesc) -> bool {
+    // SAFETY: as in `modify_nodes`; the plan of a ModifyTableState is a ModifyTable.
+    unsafe {
+        modify_nodes(query)
+            .into_iter()
+            .any(|node| inject::marked_generation((*node).ps.plan.cast()).is_some())
+    }
+}
+
+unsafe fn tap_modify(node: *mut pg_sys::ModifyTableState, taps: &mut QueryTaps, explain_only: bool) {
+    // SAFETY: the node has been initialised by the executor.
+    unsafe {
+        let plan = (*node).ps.plan;
+        let marked = inject::marked_generation(plan.cast());
+        if marked.is_some() {
+            // EXPLAIN VERBOSE shows the target list, and ExecInitModifyTable has just set it.
+            (*plan).targetlist = std::ptr::null_mut();
+        }
+        if explain_only {
+            return;
+        }
+        if let Some(tap) = ModifyTap::new(node, marked) {
+            let tap = taps.modify.entry(node as usize).or_insert(tap);
+            let function: unsafe extern "C-unwind" fn(_) -> _ =
+                if tap.eats_rows() { eat_rows } else { pass_rows };
+            pg_sys::ExecSetExecProcNode(&raw mut (*node).ps, Some(function));
+        }
+    }
+}
+
+unsafe fn tap_scans(node: *mut pg_sys::PlanState, taps: &mut QueryTaps) {
+    unsafe extern "C-unwind" fn visit(node: *mut pg_sys::PlanState, context: *mut c_void) -> bool {
+        // SAFETY: the context is the QueryTaps below, which outlives the walk.
+        unsafe {
+            visit_node(node, context.cast());
+            compat::walk_children(node, visit, context)
+        }
+    }
+    if !node.is_null() {
+        // SAFETY: the tree has been initialised by the executor.
+        unsafe {
+            visit(node, (&raw mut *taps).cast());
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn visit_node(node: *mut pg_sys::PlanState, taps: *mut QueryTaps) {
+    // SAFETY: as in `tap_scans`.
+    unsafe {
+        if (*taps).scans.contains_key(&(node as usize)) {
+            return;
+        }
+        if let Some(tap) = ScanTap::new(node) {
+            (*taps).scans.insert(node as usize, tap);
+            pg_sys::ExecSetExecProcNode(node, Some(watch_rows));
+        }
+    }
+}
+
+unsafe fn register(estate: *mut pg_sys::EState, taps: Box<QueryTaps>) {
+    // SAFETY: the callback's memory is in the context whose reset calls it.
+    unsafe {
+        let context = (*estate).es_query_cxt;
+        let callback = pg_sys::MemoryContextAlloc(context, size_of::<pg_sys::MemoryContextCallback>())
+            .cast::<pg_sys::MemoryContextCallback>();
+        (*callback).func = Some(release);
+        (*callback).arg = estate.cast();
+        QUERIES.with_borrow_mut(|queries| queries.push((estate as usize, taps)));
+        pg_sys::MemoryContextRegisterResetCallback(context, callback);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn release(estate: *mut c_void) {
+    let released = QUERIES.with_borrow_mut(|queries| {
+        let position = queries.iter().rposition(|(owner, _)| *owner == estate as usize)?;
+        Some(queries.swap_remove(position))
+    });
+    drop(released);
+}
+
+/// The tap of a `ModifyTable` node. It is boxed and stays where it is until its query is released.
+fn modify_tap(node: *mut pg_sys::PlanState) -> *mut ModifyTap {
+    QUERIES.with_borrow_mut(|queries| {
+        queries
+            .iter_mut()
+            .rev()
+            .find_map(|(_, taps)| taps.modify.get_mut(&(node as usize)))
+            .map_or(std::ptr::null_mut(), |tap| &raw mut **tap)
+    })
+}
+
+fn scan_tap(node: *mut pg_sys::PlanState) -> (*mut ScanTap, *mut FillBatch) {
+    QUERIES.with_borrow_mut(|queries| {
+        queries
+            .iter_mut()
+            .rev()
+            .find_map(|(_, taps)| {
+                let tap = taps.scans.get_mut(&(node as usize))?;
+                Some((&raw mut **tap, &raw mut taps.fills))
+            })
+            .unwrap_or((std::ptr::null_mut(), std::ptr::null_mut()))
+    })
+}
+
+/// Stands before a marked `ModifyTable`: takes every row, returns none.
+unsafe extern "C-unwind" fn eat_rows(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    let tap = modify_tap(node);
+    // SAFETY: the tap was registered before this function was set; no Drop lives across the node's call.
+    unsafe {
+        let real = (*tap).real;
+        loop {
+            modify_before(tap);
+            let slot = real(node);
+            if slot.is_null() {
+                return slot;
+            }
+            modify_after(tap, slot);
+        }
+    }
+}
+
+/// Stands before a `ModifyTable` with a RETURNING of the user's.
+unsafe extern "C-unwind" fn pass_rows(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    let tap = modify_tap(node);
+    // SAFETY: as in `eat_rows`.
+    unsafe {
+        modify_before(tap);
+        let slot = ((*tap).real)(node);
+        if !slot.is_null() {
+            modify_after(tap, slot);
+        }
+        slot
+    }
+}
+
+/// Stands before a scan.
+unsafe extern "C-unwind" fn watch_rows(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    let (tap, fills) = scan_tap(node);
+    // SAFETY: as in `eat_rows`.
+    unsafe {
+        let slot = ((*tap).real)(node);
+        if !slot.is_null() && (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 == 0 {
+            scan_after(tap, fills, node);
+        }
+        slot
+    }
+}
+
+fn modify_before(tap: *mut ModifyTap) {
+    // SAFETY: the tap stays where it is; this does not call the server.
+    unsafe { (*tap).before() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn modify_after(tap: *mut ModifyTap, returned: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: called right after the node returned that row.
+    unsafe { (*tap).after(returned) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn scan_after(
+    tap: *mut ScanTap,
+    fills: *mut FillBatch,
+    node: *mut pg_sys::PlanState,
+) {
+    // SAFETY: called right after the node returned a row.
+    unsafe { (*tap).after(node.cast(), &mut *fills) }
+}
+

@@ -1,0 +1,197 @@
+//! Every difference between server versions, and every server function that pgrx does not bind or must not guard.
+//!
+//! The functions in the `extern` block are called as C calls them. Those that pgrx binds too are declared
+//! again on purpose: pgrx's binding catches an ERROR and raises it anew from a few of its fields, so that a
+//! constraint's name, a cursor position and inner CONTEXT lines would be lost for every query that passes
+//! one of our hooks.
+use std::ffi::{c_char, c_int, c_void};
+
+use pgrx::pg_sys;
+
+unsafe extern "C-unwind" {
+    /// optimizer/plan/planner.c, unguarded.
+    pub fn standard_planner(
+        parse: *mut pg_sys::Query,
+        query_string: *const c_char,
+        cursor_options: c_int,
+        bound_params: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+    /// executor/execMain.c, unguarded.
+    pub fn standard_ExecutorStart(query_desc: *mut pg_sys::QueryDesc, eflags: c_int);
+    /// executor/execMain.c, unguarded.
+    pub fn standard_ExecutorEnd(query_desc: *mut pg_sys::QueryDesc);
+    /// tcop/utility.c, unguarded.
+    pub fn standard_ProcessUtility(
+        stmt: *mut pg_sys::PlannedStmt,
+        query_string: *const c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        query_env: *mut pg_sys::QueryEnvironment,
+        dest: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+
+    /// postmaster/interrupt.c, as a handler for pqsignal.
+    pub fn SignalHandlerForConfigReload(signal: c_int);
+    /// postmaster/interrupt.c, as a handler for pqsignal.
+    pub fn SignalHandlerForShutdownRequest(signal: c_int);
+    /// catalog/partition.c: the ancestors of a partition, nearest first.
+    pub fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
+    /// catalog/pg_inherits.c: a relation and all below it.
+    pub fn find_all_inheritors(
+        parent: pg_sys::Oid,
+        lockmode: pg_sys::LOCKMODE,
+        numparents: *mut *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+    /// catalog/pg_inherits.c: whether a relation has a parent.
+    pub fn has_superclass(relation: pg_sys::Oid) -> bool;
+    /// utils/adt/bytea.c (varlena.c before 18).
+    pub static mut bytea_output: c_int;
+}
+
+/// The pgproc number of this backend, below `MaxBackends` for every backend that runs transactions.
+pub fn backend_number() -> usize {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: MyProc is set before any transaction can start and never changes.
+    unsafe {
+        (*pg_sys::MyProc).pgprocno as usize
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: a plain integer set at backend start.
+    unsafe {
+        pg_sys::MyProcNumber as usize
+    }
+}
+
+/// The latch of the backend with that pgproc number.
+///
+/// # Safety
+/// `number` must be below `MaxBackends`; shared memory must be attached.
+pub unsafe fn latch_of(number: usize) -> *mut pg_sys::Latch {
+    // SAFETY: allProcs has at least MaxBackends entries and never moves (InitProcGlobal).
+    unsafe { &raw mut (*(*pg_sys::ProcGlobal).allProcs.add(number)).procLatch }
+}
+
+/// A wait event set that lives as long as the process.
+pub fn create_wait_event_set(events: c_int) -> *mut pg_sys::WaitEventSet {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: TopMemoryContext exists for the life of the process.
+    unsafe {
+        pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, events)
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: without a resource owner the set is never released, as wanted.
+    unsafe {
+        pg_sys::CreateWaitEventSet(std::ptr::null_mut(), events)
+    }
+}
+
+/// The counters and lists that hang off a `ModifyTable` for each of its result relations: the columns that an
+/// UPDATE sets.
+///
+/// # Safety
+/// `node` must be a valid `ModifyTable`.
+pub unsafe fn update_columns(node: *const pg_sys::ModifyTable) -> *mut pg_sys::List {
+    // SAFETY: as the caller promises.
+    unsafe { (*node).updateColnosLists }
+}
+
+/// Whether MERGE can return its rows, so that it is captured like an UPDATE.
+pub const MERGE_RETURNS: bool = cfg!(feature = "pg18");
+
+/// The callback type of `planstate_tree_walker`.
+pub type PlanStateWalker = unsafe extern "C-unwind" fn(*mut pg_sys::PlanState, *mut c_void) -> bool;
+
+unsafe extern "C-unwind" {
+    #[cfg_attr(any(feature = "pg16", feature = "pg18"), link_name = "planstate_tree_walker_impl")]
+    fn planstate_tree_walker(
+        node: *mut pg_sys::PlanState,
+        walker: PlanStateWalker,
+        context: *mut c_void,
+    ) -> bool;
+}
+
+/// nodes/nodeFuncs.c: calls `walker` on each child of `node`.
+///
+/// # Safety
+/// `node` must be a valid, initialised plan state, and `walker` must not unwind.
+pub unsafe fn walk_children(
+    node: *mut pg_sys::PlanState,
+    walker: PlanStateWalker,
+    context: *mut c_void,
+) -> bool {
+    // SAFETY: as the caller promises; the walker is a tree walk in C that raises only on a stack overflow.
+    unsafe { planstate_tree_walker(node, walker, context) }
+}
+
+/// Memory for a GUC's string or `extra`, which utils/misc/guc.c releases itself; null when there is none.
+pub fn guc_allocate(size: usize) -> *mut c_void {
+    #[cfg(feature = "pg15")]
+    // SAFETY: before 16 guc.c uses malloc and free.
+    unsafe {
+        libc::malloc(size)
+    }
+    #[cfg(any(feature = "pg16", feature = "pg18"))]
+    // SAFETY: since 16 guc.c uses a memory context of its own; at LOG level guc_malloc does not raise.
+    unsafe {
+        guc_malloc(pg_sys::LOG as c_int, size)
+    }
+}
+
+/// Releases what [`guc_allocate`] or guc.c allocated.
+///
+/// # Safety
+/// `memory` must come from guc.c's allocator and not be used again.
+pub unsafe fn guc_release(memory: *mut c_void) {
+    #[cfg(feature = "pg15")]
+    // SAFETY: as the caller promises.
+    unsafe {
+        libc::free(memory)
+    }
+    #[cfg(any(feature = "pg16", feature = "pg18"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        guc_free(memory)
+    }
+}
+
+#[cfg(any(feature = "pg16", feature = "pg18"))]
+unsafe extern "C-unwind" {
+    fn guc_malloc(elevel: c_int, size: usize) -> *mut c_void;
+    fn guc_free(memory: *mut c_void);
+}
+
+/// An attribute of a descriptor, counted from 1.
+///
+/// # Safety
+/// `descriptor` must be valid and have that attribute.
+pub unsafe fn attribute(
+    descriptor: pg_sys::TupleDesc,
+    number: pg_sys::AttrNumber,
+) -> *const pg_sys::FormData_pg_attribute {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*descriptor).attrs.as_ptr().add(number as usize - 1)
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: since 18 the attributes follow the compact ones (tupdesc.h, TupleDescAttr).
+    unsafe {
+        (*descriptor)
+            .compact_attrs
+            .as_ptr()
+            .add((*descriptor).natts as usize)
+            .cast::<pg_sys::FormData_pg_attribute>()
+            .add(number as usize - 1)
+    }
+}
+
+/// Whether an attribute is a virtual generated column, which no stored row holds.
+///
+/// # Safety
+/// `attribute` must be valid.
+pub unsafe fn is_virtual(attribute: *const pg_sys::FormData_pg_attribute) -> bool {
+    // SAFETY: as the caller promises; ATTRIBUTE_GENERATED_VIRTUAL exists since 18.
+    cfg!(feature = "pg18") && unsafe { (*attribute).attgenerated as u8 } == b'v'
+}

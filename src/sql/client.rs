@@ -1,0 +1,198 @@
+//! A connection to Redis for one call of a backend.
+//!
+//! No runtime and no thread in a backend: the socket is non-blocking and waited on with WaitLatchOrSocket, so
+//! that a cancel works while waiting. `connect_timeout` and `command_timeout` hold as in the worker.
+use std::{
+    io::{self, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use pg_redis_cache_core::redis::{Address, Place};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use redis::{Parser, Value};
+
+use super::raise;
+use crate::{gucs, worker};
+
+trait Stream: Read + Write + AsRawFd {}
+impl<T: Read + Write + AsRawFd> Stream for T {}
+
+/// A non-blocking stream that waits where it would block.
+struct Patient {
+    stream: Box<dyn Stream>,
+    deadline: Instant,
+}
+
+impl Patient {
+    fn wait(&self, event: u32) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let events = event | pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // SAFETY: this process's latch and an open socket.
+        unsafe {
+            pg_sys::WaitLatchOrSocket(
+                pg_sys::MyLatch,
+                events as i32,
+                self.stream.as_raw_fd(),
+                left.as_millis().max(1) as i64,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+        pgrx::check_for_interrupts!();
+        Ok(())
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(pg_sys::WL_SOCKET_READABLE)?;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.write(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(pg_sys::WL_SOCKET_WRITEABLE)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// See the module.
+pub struct Connection {
+    stream: Patient,
+    parser: Parser,
+    address: Address,
+}
+
+impl Connection {
+    /// Connects with the settings of the worker, or raises.
+    pub fn open() -> Self {
+        let (address, password) = worker::configured_address().unwrap_or_else(|problem| {
+            raise(
+                PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+                "the address of Redis cannot be used",
+                problem,
+                "See the settings pg_redis_cache.url and pg_redis_cache.password_file.",
+            )
+        });
+        let timeout = gucs::connect_timeout();
+        let stream = match connect(&address, timeout) {
+            Ok(stream) => stream,
+            Err(error) => unreachable_redis(&address, &error),
+        };
+        let deadline = Instant::now() + timeout;
+        let mut connection = Self { stream: Patient { stream, deadline }, parser: Parser::new(), address };
+        for command in connection.address.greeting(password.as_ref()) {
+            connection.send(&command);
+            connection.receive();
+        }
+        connection
+    }
+
+    fn send(&mut self, command: &redis::Cmd) {
+        if let Err(error) = self.stream.write_all(&command.get_packed_command()) {
+            unreachable_redis(&self.address, &error);
+        }
+    }
+
+    fn receive(&mut self) -> Value {
+        match self.parser.parse_value(&mut self.stream) {
+            Ok(Value::ServerError(error)) => raise(
+                PgSqlErrorCode::ERRCODE_FDW_ERROR,
+                "Redis refused a command",
+                format!("{}: {}", error.code(), error.details().unwrap_or_default()),
+                "",
+            ),
+            Ok(value) => value,
+            Err(error) => unreachable_redis(&self.address, &io::Error::other(error.to_string())),
+        }
+    }
+
+    fn query(&mut self, command: &redis::Cmd) -> Value {
+        self.stream.deadline = Instant::now() + gucs::command_timeout();
+        self.send(command);
+        self.receive()
+    }
+
+    /// The fields of a hash, in the order of Redis; empty if there is none.
+    pub fn fields(&mut self, key: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let Value::Array(parts) = self.query(redis::cmd("HGETALL").arg(key)) else { return Vec::new() };
+        let mut parts = parts.into_iter().filter_map(bytes);
+        std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
+    }
+
+    /// The bytes of a string; `None` if there is none.
+    pub fn text(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        bytes(self.query(redis::cmd("GET").arg(key)))
+    }
+
+    /// PTTL.
+    pub fn milliseconds_left(&mut self, key: &[u8]) -> i64 {
+        match self.query(redis::cmd("PTTL").arg(key)) {
+            Value::Int(milliseconds) => milliseconds,
+            _ => -2,
+        }
+    }
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    }
+}
+
+fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+    match address.place() {
+        Place::Tcp { host, port } => {
+            let mut last = io::Error::from(io::ErrorKind::NotFound);
+            for candidate in (host, port).to_socket_addrs()? {
+                match TcpStream::connect_timeout(&candidate, timeout) {
+                    Ok(stream) => {
+                        stream.set_nodelay(true)?;
+                        stream.set_nonblocking(true)?;
+                        return Ok(Box::new(stream));
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+        Place::Unix { path } => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_nonblocking(true)?;
+            Ok(Box::new(stream))
+        }
+    }
+}
+
+fn unreachable_redis(address: &Address, error: &io::Error) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+        format!("Redis at {} cannot be reached", address.masked()),
+        error.to_string(),
+        "See redis_cache.status and the setting pg_redis_cache.url.",
+    )
+}

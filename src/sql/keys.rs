@@ -1,0 +1,139 @@
+//! Keys given in SQL, and what Redis holds for them: `get` and `ttl`.
+use std::rc::Rc;
+
+use pg_redis_cache_core::{config::Format, encode};
+use pgrx::{JsonB, PgSqlErrorCode, VariadicArray, prelude::*};
+use serde_json::{Map, Value as Json};
+
+use super::{client::Connection, raise, shared};
+use crate::{
+    capture::{
+        relations::{self, ActiveMapping},
+        text::Pinned,
+    },
+    gucs,
+    shared::{MappingState, Shared},
+};
+
+/// A mapping of this database that a function names.
+pub struct Found {
+    pub mapping: Rc<ActiveMapping>,
+}
+
+/// Finds an active mapping of this database by name, or raises.
+pub fn find(shared: Shared, name: &str) -> Found {
+    let default_database = gucs::text(&gucs::DATABASE);
+    let list = relations::configured();
+    let Some(mapping) = list.iter().find(|mapping| mapping.name == name) else {
+        raise(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("mapping \"{name}\" does not exist"),
+            "",
+            "The view redis_cache.mappings lists the mappings.",
+        );
+    };
+    let database = mapping.effective_database(&default_database);
+    if relations::current_database().as_deref() != Some(database) {
+        raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("mapping \"{name}\" belongs to database \"{database}\""),
+            "",
+            "Connect to that database.",
+        );
+    }
+    let place = shared.mapping_of(mapping.fingerprint(&default_database));
+    if let Some(mapping) = relations::active_named(name) {
+        return Found { mapping };
+    }
+    let problem = match place {
+        Some(place) if shared.state(place) == MappingState::Error => shared.problem(place),
+        _ => "It has not been looked at yet.".to_string(),
+    };
+    raise(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("mapping \"{name}\" is not active"),
+        problem,
+        "See redis_cache.mappings.",
+    )
+}
+
+/// The key for values given as text, each cast by its column's input function and encoded again.
+pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Vec<u8>, u64) {
+    let mapping = &found.mapping;
+    if values.len() != mapping.key.len() {
+        raise(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("mapping \"{name}\" takes {} key values, not {}", mapping.key.len(), values.len()),
+            format!(
+                "Its key columns are {}.",
+                mapping.key.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+            "",
+        );
+    }
+    let mut texts = Vec::with_capacity(values.len());
+    for (column, value) in mapping.key.iter().zip(values.iter()) {
+        let Some(value) = value else {
+            raise(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                format!("the value for key column \"{}\" is NULL", column.name),
+                "Key columns are never NULL.",
+                "",
+            );
+        };
+        let mut text = Vec::new();
+        // SAFETY: the value is of the type that the input function has just made.
+        unsafe {
+            let datum = column.read(value);
+            let _pinned = Pinned::new(mapping.key_pinning);
+            column.writer.write_text(datum, &mut text);
+        }
+        texts.push(text);
+    }
+    let parts: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
+    let mut key = Vec::new();
+    mapping.definition.template.render(&parts, &mut key);
+    let hash = encode::key::key_hash(&key);
+    (key, hash)
+}
+
+/// What Redis holds for a key now; NULL if nothing. A hash comes as an object of texts, a json document as it
+/// is, a string as a JSON string.
+#[pg_extern(volatile, parallel_unsafe)]
+fn get(mapping: &str, key: VariadicArray<'_, &str>) -> Option<JsonB> {
+    let found = find(shared(), mapping);
+    let (key, _) = encode(&found, mapping, key);
+    let mut redis = Connection::open();
+    match found.mapping.definition.format {
+        Format::Hash => {
+            let fields = redis.fields(&key);
+            (!fields.is_empty()).then(|| {
+                let object: Map<String, Json> = fields
+                    .into_iter()
+                    .map(|(name, value)| (lossy(name), Json::String(lossy(value))))
+                    .collect();
+                JsonB(Json::Object(object))
+            })
+        }
+        Format::Json => redis.text(&key).map(|text| {
+            let document = serde_json::from_slice(&text).unwrap_or_else(|_| Json::String(lossy(text)));
+            JsonB(document)
+        }),
+        Format::String => redis.text(&key).map(|text| JsonB(Json::String(lossy(text)))),
+    }
+}
+
+/// jsonb has no NUL character, and JSON texts are UTF-8.
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}")
+}
+
+/// The time that a key has left; NULL if there is no such key, or it does not expire.
+#[pg_extern(volatile, parallel_unsafe)]
+fn ttl(mapping: &str, key: VariadicArray<'_, &str>) -> Option<Interval> {
+    let found = find(shared(), mapping);
+    let (key, _) = encode(&found, mapping, key);
+    // PTTL: -2 without the key, -1 without an expiry.
+    let milliseconds = Connection::open().milliseconds_left(&key);
+    (milliseconds >= 0).then(|| Interval::from_micros(milliseconds * 1000))
+}

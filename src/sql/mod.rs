@@ -1,0 +1,42 @@
+//! The functions and views of schema `redis_cache`.
+mod client;
+mod keys;
+mod queue;
+mod views;
+
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
+
+use crate::shared::Shared;
+
+pgrx::extension_sql_file!("../../sql/views.sql", name = "views", finalize);
+
+/// An ERROR with everything that a user needs to mend it.
+pub fn raise(
+    code: PgSqlErrorCode,
+    message: impl Into<String>,
+    detail: impl Into<String>,
+    hint: impl Into<String>,
+) -> ! {
+    let (message, detail, hint): (String, String, String) = (message.into(), detail.into(), hint.into());
+    let mut report = ErrorReport::new(code, message, "pg_redis_cache");
+    if !detail.is_empty() {
+        report = report.set_detail(detail);
+    }
+    if !hint.is_empty() {
+        report = report.set_hint(hint);
+    }
+    report.report(PgLogLevel::ERROR);
+    unreachable!("an ERROR does not return")
+}
+
+/// The shared memory, or an ERROR if the library was not preloaded.
+fn shared() -> Shared {
+    Shared::get().unwrap_or_else(|| {
+        raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pg_redis_cache has not been loaded at server start",
+            "",
+            "Add pg_redis_cache to shared_preload_libraries in postgresql.conf and restart the server.",
+        )
+    })
+}

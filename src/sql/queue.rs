@@ -1,0 +1,138 @@
+//! The functions that go through the worker: `invalidate`, `invalidate_all`, `wait`, `ping`.
+use std::time::Duration;
+
+use pg_redis_cache_core::ring::batch::{self, Invalidate};
+use pgrx::{PgSqlErrorCode, VariadicArray, prelude::*};
+
+use super::{keys, raise, shared};
+use crate::{
+    compat,
+    shared::Shared,
+    xact::waiting::{self, Waited},
+};
+
+/// How long an invalidation or a ping waits for the worker's answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Deletes a key, in order with everything else that is on its way to Redis, and tells whether it was there.
+/// NULL if that cannot be told, because the connection was lost meanwhile.
+#[pg_extern(volatile, parallel_unsafe)]
+fn invalidate(mapping: &str, key: VariadicArray<'_, &str>) -> Option<bool> {
+    let shared = shared();
+    let found = keys::find(shared, mapping);
+    let (key, hash) = keys::encode(&found, mapping, key);
+    let deleted = ask(shared, found.mapping.index, hash, &key);
+    (deleted >= 0).then_some(deleted > 0)
+}
+
+/// Deletes every key of a mapping and returns how many there were.
+#[pg_extern(volatile, parallel_unsafe)]
+fn invalidate_all(mapping: &str) -> i64 {
+    let shared = shared();
+    let found = keys::find(shared, mapping);
+    ask(shared, found.mapping.index, 0, b"")
+}
+
+/// A round trip from the worker to Redis.
+#[pg_extern(volatile, parallel_unsafe)]
+fn ping() -> Interval {
+    let microseconds = ask(shared(), batch::PING, 0, b"");
+    if microseconds < 0 {
+        no_answer("Redis did not answer.");
+    }
+    Interval::from_micros(microseconds)
+}
+
+/// True once everything that had been committed before the call is in Redis; false if that takes longer.
+#[pg_extern(volatile, parallel_unsafe)]
+fn wait(timeout: default!(Interval, "'5s'")) -> bool {
+    let shared = shared();
+    let Ok(timeout) = Duration::try_from(timeout) else {
+        raise(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "the timeout of redis_cache.wait is not a time to wait",
+            "",
+            "Give a positive interval without months, for example '5s'.",
+        );
+    };
+    // First those that are visible but have not appended yet, then the ring as it stands.
+    let started = std::time::Instant::now();
+    let number = shared.commits().counter_now();
+    let committed =
+        waiting::wait_until(shared, timeout, |shared| shared.commits().all_done(number), None);
+    pgrx::check_for_interrupts!();
+    if committed != Waited::Done {
+        return false;
+    }
+    let position = shared.ring().head();
+    let waited = waiting::wait_for(shared, position, timeout.saturating_sub(started.elapsed()));
+    pgrx::check_for_interrupts!();
+    waited == Waited::Done && purges_done(shared, timeout.saturating_sub(started.elapsed()))
+}
+
+/// What was to be purged for transactions that committed before is deleted, too.
+fn purges_done(shared: Shared, timeout: Duration) -> bool {
+    let due: Vec<(u16, u64)> = shared
+        .occupied()
+        .filter(|mapping| shared.kinds(*mapping).is_some())
+        .filter_map(|mapping| Some((mapping, shared.gates().purge_due(mapping)?)))
+        .collect();
+    if due.is_empty() {
+        return true;
+    }
+    let done = |shared: Shared| due.iter().all(|(mapping, epoch)| shared.gates().is_purged(*mapping, *epoch));
+    let waited = waiting::wait_until(shared, timeout, done, None);
+    pgrx::check_for_interrupts!();
+    waited == Waited::Done
+}
+
+/// Sends a question through the ring and waits for its answer.
+fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8]) -> i64 {
+    let backend = compat::backend_number() as u32;
+    let Some(ticket) = shared.replies().claim(backend) else {
+        no_answer("This process cannot receive one.");
+    };
+    let mut entry = Vec::new();
+    Invalidate { mapping, hash, key, reply: backend, ticket }.encode(&mut entry);
+    if !append(shared, &entry) {
+        shared.replies().release(backend, ticket);
+        raise(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "the queue to Redis is full",
+            "",
+            "See redis_cache.status for what holds it up, or raise pg_redis_cache.queue_size.",
+        );
+    }
+    let answered = |shared: Shared| shared.replies().poll(backend, ticket).is_some();
+    let waited = waiting::wait_until(shared, PATIENCE, answered, None);
+    let answer = shared.replies().poll(backend, ticket);
+    shared.replies().release(backend, ticket);
+    pgrx::check_for_interrupts!();
+    match answer {
+        Some(answer) => answer,
+        None if waited == Waited::Interrupted => no_answer("The wait was interrupted."),
+        None => no_answer(&format!("There was none within {} seconds.", PATIENCE.as_secs())),
+    }
+}
+
+fn append(shared: Shared, entry: &[u8]) -> bool {
+    let reserved = {
+        let _held = shared.lock_ring();
+        // SAFETY: the ring's lock is held.
+        unsafe { shared.ring().reserve_locked(entry.len()) }
+    };
+    let Ok(mut reservation) = reserved else { return false };
+    reservation.write(entry);
+    reservation.publish();
+    shared.wake_worker(false);
+    true
+}
+
+fn no_answer(detail: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+        "no answer from Redis",
+        detail,
+        "An invalidation stays in the queue and is done when Redis is back. See redis_cache.status.",
+    )
+}

@@ -1,0 +1,218 @@
+//! What the views show: one row a mapping, one row of status.
+use std::sync::atomic::Ordering;
+
+use pg_redis_cache_core::config::{Format, Mapping};
+use pgrx::{
+    datum::datetime_support::IntervalConversionError,
+    prelude::*,
+};
+
+use super::shared;
+use crate::{
+    capture::relations,
+    gucs,
+    shared::{MappingState, MappingStats, Shared, StatusText},
+};
+
+/// The list with the places of its mappings.
+fn placed(shared: Shared) -> Vec<(Option<u16>, Mapping)> {
+    let default_database = gucs::text(&gucs::DATABASE);
+    relations::configured()
+        .into_iter()
+        .map(|mapping| (shared.mapping_of(mapping.fingerprint(&default_database)), mapping))
+        .collect()
+}
+
+/// The mappings in force, behind the view `mappings`.
+#[pg_extern(volatile, parallel_restricted)]
+#[allow(clippy::type_complexity)] // the row of a view
+fn mapping_rows() -> TableIterator<
+    'static,
+    (
+        name!(name, String),
+        name!(database, String),
+        name!(relation, String),
+        name!(key_template, String),
+        name!(key_columns, Vec<String>),
+        name!(value_columns, Option<Vec<String>>),
+        name!(format, String),
+        name!(ttl, Option<Interval>),
+        name!(state, String),
+        name!(problem, Option<String>),
+    ),
+> {
+    let shared = shared();
+    let default_database = gucs::text(&gucs::DATABASE);
+    let rows: Vec<_> = placed(shared)
+        .into_iter()
+        .map(|(place, mapping)| {
+            let (state, problem) = state_of(shared, place);
+            (
+                mapping.name.clone(),
+                mapping.effective_database(&default_database).to_string(),
+                format!("{}.{}", mapping.schema, mapping.table),
+                mapping.template.to_string(),
+                mapping.template.columns().map(str::to_string).collect(),
+                value_columns(&mapping, &default_database),
+                format_name(mapping.format).to_string(),
+                mapping.ttl.map(|seconds| microseconds(i64::from(seconds.get()) * 1_000_000)),
+                state.to_string(),
+                problem,
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+fn state_of(shared: Shared, place: Option<u16>) -> (&'static str, Option<String>) {
+    let Some(place) = place else {
+        let problem = if shared.published() == 0 {
+            None
+        } else {
+            Some(format!(
+                "there is no place for it: pg_redis_cache.max_mappings is {}",
+                gucs::max_mappings()
+            ))
+        };
+        return ("pending", problem);
+    };
+    match shared.state(place) {
+        MappingState::Active => ("active", None),
+        MappingState::Error => ("error", Some(shared.problem(place))),
+        _ => ("pending", Some(shared.problem(place)).filter(|problem| !problem.is_empty())),
+    }
+}
+
+/// The columns of `*` are known only in the mapping's own database.
+fn value_columns(mapping: &Mapping, default_database: &str) -> Option<Vec<String>> {
+    use pg_redis_cache_core::config::Columns;
+    if let Columns::Named(names) = &mapping.columns {
+        return Some(names.clone());
+    }
+    let here = relations::current_database()?;
+    if mapping.effective_database(default_database) != here {
+        return None;
+    }
+    let table = relations::table_of(mapping);
+    (table != pg_sys::InvalidOid).then(|| relations::value_names(mapping, table))
+}
+
+fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Hash => "hash",
+        Format::Json => "json",
+        Format::String => "string",
+    }
+}
+
+fn microseconds(value: i64) -> Interval {
+    let made: Result<Interval, IntervalConversionError> = Interval::new(0, 0, value);
+    // Months and days of 0 are within every bound.
+    made.unwrap_or_else(|_| Interval::from_micros(0))
+}
+
+/// The counters, behind the view `stats`.
+#[pg_extern(volatile, parallel_restricted)]
+#[allow(clippy::type_complexity)] // the row of a view
+fn stat_rows() -> TableIterator<
+    'static,
+    (
+        name!(name, String),
+        name!(fills, i64),
+        name!(fills_skipped, i64),
+        name!(fills_dropped, i64),
+        name!(sets, i64),
+        name!(deletes, i64),
+        name!(purges, i64),
+        name!(bytes, i64),
+        name!(errors, i64),
+    ),
+> {
+    let shared = shared();
+    let rows: Vec<_> = placed(shared)
+        .into_iter()
+        .map(|(place, mapping)| {
+            let nothing = MappingStats::default();
+            let stats = place.map_or(&nothing, |place| shared.stats(place));
+            let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as i64;
+            (
+                mapping.name,
+                read(&stats.fills),
+                read(&stats.fills_skipped),
+                read(&stats.fills_dropped),
+                read(&stats.sets),
+                read(&stats.deletes),
+                read(&stats.purges),
+                read(&stats.bytes),
+                read(&stats.errors),
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// The worker and its connection, behind the view `status`.
+#[pg_extern(volatile, parallel_restricted)]
+#[allow(clippy::type_complexity)] // the row of a view
+fn status_row() -> TableIterator<
+    'static,
+    (
+        name!(worker_pid, Option<i32>),
+        name!(connected, bool),
+        name!(url, String),
+        name!(server_version, Option<String>),
+        name!(queue_bytes, i64),
+        name!(queue_capacity, i64),
+        name!(oldest_unsent, Option<Interval>),
+        name!(lag_last, Option<Interval>),
+        name!(lag_p50, Option<Interval>),
+        name!(lag_p99, Option<Interval>),
+        name!(lag_max, Option<Interval>),
+        name!(reconnects, i64),
+        name!(last_error, Option<String>),
+        name!(last_error_at, Option<TimestampWithTimeZone>),
+        name!(pool_size, i32),
+        name!(pool_idle, i32),
+        name!(pool_waiting, i32),
+    ),
+> {
+    let shared = shared();
+    let control = shared.control();
+    let lag = shared.lag();
+    let interval = |value: Option<u64>| value.map(|value| microseconds(value as i64));
+    let text = |which| Some(shared.status_text(which)).filter(|text| !text.is_empty());
+    let oldest = control.oldest_unsent.load(Ordering::Relaxed);
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let error_at = control.last_error_at.load(Ordering::Relaxed);
+    let row = (
+        Some(control.worker_pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0),
+        shared.connected(),
+        gucs::masked_url(),
+        text(StatusText::ServerVersion),
+        shared.ring().used() as i64,
+        shared.ring().capacity() as i64,
+        (oldest != 0).then(|| microseconds((now - oldest).max(0))),
+        interval(lag.last()),
+        interval(lag.quantile(0.5)),
+        interval(lag.quantile(0.99)),
+        interval(lag.max()),
+        control.reconnects.load(Ordering::Relaxed) as i64,
+        text(StatusText::LastError),
+        if error_at == 0 { None } else { TimestampWithTimeZone::try_from(error_at).ok() },
+        control.pool_size.load(Ordering::Relaxed) as i32,
+        control.pool_idle.load(Ordering::Relaxed) as i32,
+        control.pool_waiting.load(Ordering::Relaxed) as i32,
+    );
+    TableIterator::once(row)
+}
+
+/// Sets every counter of `stats` and the lag figures of `status` to zero.
+#[pg_extern(volatile, parallel_unsafe)]
+fn reset_stats() {
+    let shared = shared();
+    for mapping in shared.occupied() {
+        shared.stats(mapping).reset();
+    }
+    shared.lag().reset();
+}

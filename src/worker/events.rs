@@ -1,0 +1,119 @@
+//! What the engine reports.
+use std::sync::atomic::Ordering;
+
+use pg_redis_cache_core::redis::{Counts, Event, Fault, PoolState, Server};
+use pgrx::pg_sys;
+
+use super::Worker;
+use crate::shared::StatusText;
+
+impl Worker {
+    /// Handles what the engine has reported. Returns whether it had anything to report.
+    pub(super) fn take_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.engine.as_ref().and_then(|engine| engine.try_recv()) {
+            any = true;
+            self.handle(event);
+        }
+        any
+    }
+
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::Acknowledged { chunk, counts } => {
+                counts.into_iter().for_each(|(mapping, counts)| self.count(mapping, &counts));
+                self.acknowledged(chunk);
+            }
+            Event::Answer { ticket, deleted } => {
+                if let Some(asker) = self.feed.asker(ticket) {
+                    self.answer(asker, deleted.map_or(-1, |keys| keys as i64));
+                }
+            }
+            Event::Lost { mapping, reason } => {
+                pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");
+                self.note_error(&reason.to_string());
+                match mapping {
+                    Some(mapping) => self.lose(mapping),
+                    None => self.lose_everything(),
+                }
+            }
+            Event::Purged { mapping, epoch, keys } => self.purged(mapping, epoch, keys),
+            Event::PurgeFailed { mapping, fault, .. } => {
+                self.note_error(&fault.to_string());
+                self.purge_failed(mapping);
+            }
+            Event::Connected { server, changed } => self.came_up(&server, changed),
+            Event::Disconnected { fault } => self.went_away(&fault),
+            Event::Refusing { fault } => self.note_trouble(&fault.to_string()),
+            Event::Client(client) => self.shared.add_client(&client),
+            Event::Pong { ticket, round_trip } => {
+                if let Some(asker) = self.feed.asker(ticket) {
+                    self.answer(asker, round_trip.map_or(-1, |time| time.as_micros() as i64));
+                }
+            }
+            Event::Pool(pool) => self.note_pool(pool),
+            Event::Stopped { .. } => {}
+        }
+    }
+
+    fn count(&self, mapping: u16, counts: &Counts) {
+        let stats = self.shared.stats(mapping);
+        for (counter, more) in [
+            (&stats.sets, counts.sets),
+            (&stats.fills, counts.fills),
+            (&stats.fills_dropped, counts.fills_dropped),
+            (&stats.deletes, counts.deletes),
+            (&stats.errors, counts.errors),
+            (&stats.bytes, counts.bytes),
+        ] {
+            if more > 0 {
+                counter.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Rule 8: another server, or the same one started again, is an unknown past.
+    fn came_up(&mut self, server: &Server, changed: bool) {
+        if changed {
+            self.lose_everything();
+        }
+        self.shared.set_status_text(StatusText::ServerVersion, &server.version);
+        self.shared.set_connected(true);
+        self.connected = true;
+        if self.trouble.take().is_some() {
+            self.shared.control().reconnects.fetch_add(1, Ordering::Relaxed);
+            pgrx::log!("pg_redis_cache: connected to Redis {} again", server.version);
+        } else if changed {
+            pgrx::log!("pg_redis_cache: connected to Redis {}", server.version);
+        }
+    }
+
+    fn went_away(&mut self, fault: &Fault) {
+        self.shared.set_connected(false);
+        self.connected = false;
+        self.note_trouble(&fault.to_string());
+    }
+
+    /// Logs trouble once, until it is over or turns into another.
+    pub(super) fn note_trouble(&mut self, trouble: &str) {
+        self.note_error(trouble);
+        if self.trouble.is_none() {
+            pgrx::log!("pg_redis_cache: {trouble}");
+        }
+        self.trouble = Some(trouble.to_string());
+    }
+
+    fn note_error(&self, error: &str) {
+        // SAFETY: reads the clock.
+        let now = unsafe { pg_sys::GetCurrentTimestamp() };
+        self.shared.set_status_text(StatusText::LastError, error);
+        self.shared.control().last_error_at.store(now, Ordering::Relaxed);
+    }
+
+    fn note_pool(&self, pool: PoolState) {
+        let control = self.shared.control();
+        control.pool_size.store(pool.size as u32, Ordering::Relaxed);
+        control.pool_idle.store(pool.idle as u32, Ordering::Relaxed);
+        control.pool_waiting.store(pool.waiting as u32, Ordering::Relaxed);
+    }
+}

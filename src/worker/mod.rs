@@ -1,0 +1,206 @@
+//! The background worker: takes what has been committed off the ring and has it written to Redis.
+//!
+//! Two threads. This one, the process's main thread, is the only one that touches Postgres: latch, shared
+//! memory, log, settings. The other is the engine of the core crate, which owns the connections. They talk by
+//! the engine's requests and events; an eventfd in the wait set announces the events.
+//!
+//! The ring's tail moves only when Redis has acknowledged, so that a worker that is started again sends again
+//! what was in flight. There is no worker on a standby, and none before recovery has finished.
+mod config;
+mod events;
+mod feed;
+mod link;
+mod purges;
+mod resolver;
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, c_char},
+    time::{Duration, Instant},
+};
+
+use pg_redis_cache_core::{
+    config::Mapping,
+    redis::{EngineHandle, Event, Expiry, Request},
+};
+use pgrx::{pg_guard, pg_sys};
+
+pub use link::configured_address;
+
+use crate::{compat, gucs, shared::Shared, xact};
+
+/// The longest sleep: settings and clocks are looked at this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Registers the worker with the postmaster.
+pub fn init() {
+    let mut worker = description(c"pg_redis_cache", c"pg_redis_cache_worker_main");
+    worker.bgw_flags = pg_sys::BGWORKER_SHMEM_ACCESS as i32;
+    worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
+    worker.bgw_restart_time = 1;
+    // SAFETY: called while libraries are preloaded; the server copies the description.
+    unsafe { pg_sys::RegisterBackgroundWorker(&raw mut worker) };
+}
+
+/// A description with the names filled in.
+fn description(name: &CStr, function: &CStr) -> pg_sys::BackgroundWorker {
+    let mut worker = pg_sys::BackgroundWorker::default();
+    copy_name(&mut worker.bgw_name, name);
+    copy_name(&mut worker.bgw_type, name);
+    copy_name(&mut worker.bgw_library_name, c"pg_redis_cache");
+    copy_name(&mut worker.bgw_function_name, function);
+    worker
+}
+
+fn copy_name(place: &mut [c_char], name: &CStr) {
+    let last = place.len() - 1;
+    for (to, from) in place[..last].iter_mut().zip(name.to_bytes()) {
+        *to = *from as c_char;
+    }
+}
+
+/// A mapping as the worker needs it.
+struct Written {
+    expiry: Expiry,
+    definition: Mapping,
+}
+
+/// The worker's state.
+struct Worker {
+    shared: Shared,
+    wait_set: link::WaitSet,
+    engine: Option<EngineHandle>,
+    settings: link::Target,
+    written: HashMap<u16, Written>,
+    feed: feed::Feed,
+    purges: purges::Purges,
+    resolvers: resolver::Resolvers,
+    connected: bool,
+    /// What was last logged of the connection.
+    trouble: Option<String>,
+}
+
+/// The entry point of the process.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
+    // SAFETY: the handlers are the server's own.
+    unsafe {
+        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(compat::SignalHandlerForConfigReload));
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(compat::SignalHandlerForShutdownRequest));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    let Some(shared) = Shared::get() else { return };
+    shared.register_worker();
+    let mut worker = Worker {
+        shared,
+        wait_set: link::WaitSet::new(),
+        engine: None,
+        settings: link::Target::default(),
+        written: HashMap::new(),
+        feed: feed::Feed::new(shared),
+        purges: purges::Purges::default(),
+        resolvers: resolver::Resolvers::default(),
+        connected: false,
+        trouble: None,
+    };
+    worker.begin();
+    worker.run();
+    worker.stop();
+    shared.unregister_worker();
+    // With any other code the postmaster would take the worker for done and not start it again after a
+    // pg_terminate_backend.
+    // SAFETY: ends this process.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+impl Worker {
+    /// Rule 8: what happened before is unknown, so everything is purged.
+    fn begin(&mut self) {
+        let first = self.shared.generation() == 0;
+        if first {
+            self.shared.ring().reset();
+            self.feed = feed::Feed::new(self.shared);
+        } else {
+            self.lose_everything();
+        }
+        self.apply_list();
+        self.connect();
+    }
+
+    fn run(&mut self) {
+        while !shutdown_requested() {
+            self.reload_if_asked();
+            let busy = self.work();
+            if !busy {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One round. Returns whether there was anything to do.
+    fn work(&mut self) -> bool {
+        let events = self.take_events();
+        let fed = self.feed_engine();
+        self.start_purges();
+        self.start_resolvers();
+        events || fed
+    }
+
+    fn sleep(&mut self) {
+        self.shared.worker_sleeps(true);
+        if !self.feed.can_take(self.shared) {
+            self.wait_set.wait(LONGEST_SLEEP.min(self.purges.next_due()).min(self.resolver_due()));
+        }
+        self.shared.worker_sleeps(false);
+    }
+
+    fn reload_if_asked(&mut self) {
+        // SAFETY: the flag is set by the signal handler and cleared here alone.
+        unsafe {
+            if std::ptr::read_volatile(&raw const pg_sys::ConfigReloadPending) == 0 {
+                return;
+            }
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+        self.apply_list();
+        self.connect();
+    }
+
+    /// Writes what is still in the ring, within `shutdown_timeout`, and ends the engine.
+    fn stop(&mut self) {
+        let deadline = Instant::now() + gucs::shutdown_timeout();
+        while self.connected && Instant::now() < deadline && !self.feed.is_drained(self.shared) {
+            if !self.work() {
+                self.wait_set.wait(Duration::from_millis(10));
+            }
+        }
+        let Some(engine) = self.engine.take() else { return };
+        engine.send(Request::Shutdown { within: deadline.saturating_duration_since(Instant::now()) });
+        while !engine.is_finished() {
+            match engine.try_recv() {
+                Some(Event::Stopped { .. }) => break,
+                Some(event) => self.handle(event),
+                None => self.wait_set.wait(Duration::from_millis(10)),
+            }
+        }
+        if let Err(error) = engine.join() {
+            pgrx::log!("pg_redis_cache: {error}");
+        }
+    }
+
+    /// Rules 6 and 8: nothing is known of any key.
+    fn lose_everything(&self) {
+        let last = xact::next_xid().saturating_sub(1);
+        let _held = self.shared.lock_ring();
+        for mapping in self.shared.occupied() {
+            self.shared.gates().lose_locked(mapping, last);
+        }
+    }
+}
+
+fn shutdown_requested() -> bool {
+    // SAFETY: a flag that the signal handler sets.
+    unsafe { std::ptr::read_volatile(&raw const pg_sys::ShutdownRequestPending) != 0 }
+}

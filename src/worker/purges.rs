@@ -1,0 +1,184 @@
+//! Rule 7: a purge is a barrier.
+//!
+//! It reads the mapping's epoch, waits until everything that was in the ring at that moment has gone through
+//! the lanes, has the engine scan and delete the keys, and then stores the epoch that it had read. Purges asked
+//! for meanwhile are thereby merged into one more.
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use pg_redis_cache_core::redis::{PurgeJob, Request};
+
+use super::{Worker, resolver};
+use crate::{shared::MappingState, xact};
+
+/// The shortest time between two purges of a mapping; a purge that took longer is followed by a longer pause.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait after Redis has refused a purge.
+const AFTER_REFUSAL: Duration = Duration::from_secs(2);
+
+/// A backend that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub backend: u32,
+    pub ticket: u64,
+}
+
+enum Stage {
+    /// Waits until the ring's tail has come to the position.
+    Barrier { epoch: u64, position: u64 },
+    Running { since: Instant },
+}
+
+#[derive(Default)]
+struct State {
+    stage: Option<Stage>,
+    not_before: Option<Instant>,
+    /// With the epoch that must be purged before they are answered.
+    askers: Vec<(u64, Asker)>,
+}
+
+/// The purges of all mappings.
+#[derive(Default)]
+pub struct Purges(HashMap<u16, State>);
+
+impl Purges {
+    /// When to look again.
+    pub fn next_due(&self) -> Duration {
+        let now = Instant::now();
+        self.0
+            .values()
+            .filter_map(|state| state.not_before)
+            .filter(|due| *due > now)
+            .map(|due| due - now)
+            .min()
+            .unwrap_or(Duration::MAX)
+    }
+}
+
+impl Worker {
+    /// A backend asks for a purge and wants to know how many keys there were.
+    pub(super) fn purge_for(&mut self, mapping: u16, asker: Asker) {
+        let epoch = {
+            let _held = self.shared.lock_ring();
+            self.shared.gates().lose_locked(mapping, 0);
+            self.shared.gates().note(mapping)
+        };
+        self.purges.0.entry(mapping).or_default().askers.push((epoch, asker));
+    }
+
+    /// Brings every purge that is due one step further.
+    pub(super) fn start_purges(&mut self) {
+        for mapping in self.shared.occupied() {
+            let state = self.purges.0.entry(mapping).or_default();
+            match state.stage {
+                Some(Stage::Running { .. }) => {}
+                Some(Stage::Barrier { epoch, position }) => {
+                    if self.shared.ring().tail() >= position {
+                        self.send_purge(mapping, epoch);
+                    }
+                }
+                None => self.begin_purge(mapping),
+            }
+        }
+    }
+
+    fn begin_purge(&mut self, mapping: u16) {
+        let shared = self.shared;
+        let Some(state) = self.purges.0.get_mut(&mapping) else { return };
+        if state.not_before.is_some_and(|due| due > Instant::now()) {
+            return;
+        }
+        let Some(epoch) = shared.gates().purge_due(mapping) else {
+            if shared.state(mapping) == MappingState::Retiring {
+                self.free(mapping);
+            }
+            return;
+        };
+        if shared.kinds(mapping).is_none() {
+            // Nobody has ever known which keys are this mapping's, so nobody has written any: there is nothing
+            // to purge before the resolver has looked, and activation asks for a purge of its own.
+            if shared.state(mapping) == MappingState::Retiring {
+                self.free(mapping);
+            }
+            return;
+        }
+        state.stage = Some(Stage::Barrier { epoch, position: shared.ring().head() });
+        if shared.ring().used() == 0 {
+            self.send_purge(mapping, epoch);
+        }
+    }
+
+    fn send_purge(&mut self, mapping: u16, epoch: u64) {
+        let (Some(engine), Some(kinds), Some(template)) =
+            (&self.engine, self.shared.kinds(mapping), self.shared.template(mapping))
+        else {
+            return;
+        };
+        let glob = template.glob();
+        let matches = Arc::new(move |key: &[u8]| template.parse(key, &kinds).is_some());
+        engine.send(Request::Purge(PurgeJob { mapping, epoch, glob, matches }));
+        if let Some(state) = self.purges.0.get_mut(&mapping) {
+            state.stage = Some(Stage::Running { since: Instant::now() });
+        }
+    }
+
+    /// The engine has deleted the keys of a mapping.
+    pub(super) fn purged(&mut self, mapping: u16, epoch: u64, keys: u64) {
+        let shared = self.shared;
+        shared.gates().purged(mapping, epoch);
+        shared.hints().clear_all();
+        let stats = shared.stats(mapping);
+        stats.purges.fetch_add(1, Ordering::Relaxed);
+        stats.deletes.fetch_add(keys, Ordering::Relaxed);
+        let state = self.purges.0.entry(mapping).or_default();
+        if let Some(Stage::Running { since }) = state.stage.take() {
+            state.not_before = Some(Instant::now() + PAUSE.max(since.elapsed()));
+        }
+        let (answered, waiting) =
+            std::mem::take(&mut state.askers).into_iter().partition(|(wanted, _)| *wanted <= epoch);
+        state.askers = waiting;
+        let answered: Vec<(u64, Asker)> = answered;
+        for (_, asker) in answered {
+            self.answer(asker, keys as i64);
+        }
+    }
+
+    /// Redis has refused to purge a mapping: it is tried again.
+    pub(super) fn purge_failed(&mut self, mapping: u16) {
+        self.shared.stats(mapping).errors.fetch_add(1, Ordering::Relaxed);
+        let state = self.purges.0.entry(mapping).or_default();
+        state.stage = None;
+        state.not_before = Some(Instant::now() + AFTER_REFUSAL);
+    }
+
+    /// What the mapping held is gone: its place can be used again.
+    fn free(&mut self, mapping: u16) {
+        {
+            let _held = self.shared.lock_ring();
+            self.shared.set_state_locked(mapping, MappingState::Free);
+            self.shared.bump_generation_locked();
+        }
+        self.written.remove(&mapping);
+        self.purges.0.remove(&mapping);
+        resolver::forget_problem(self.shared, mapping);
+        // A mapping may have been waiting for a place.
+        self.apply_list();
+    }
+
+    /// Answers a backend that waits.
+    pub(super) fn answer(&self, asker: Asker, value: i64) {
+        if self.shared.replies().answer(asker.backend, asker.ticket, value) {
+            self.shared.set_latch_of(asker.backend as usize);
+        }
+    }
+
+    /// Rule 6, worker's side: the keys of a mapping are no longer known to be right.
+    pub(super) fn lose(&self, mapping: u16) {
+        let last = xact::next_xid().saturating_sub(1);
+        let _held = self.shared.lock_ring();
+        self.shared.gates().lose_locked(mapping, last);
+    }
+}

@@ -1,0 +1,245 @@
+//! The resolver: a short-lived background worker in each database that has mappings.
+//!
+//! The worker itself has no database connection. Which table a mapping means, whether it can work, and what
+//! kinds of text its key columns have is found out here, and put into shared memory. That activates a mapping:
+//! it gets the last assigned id as its floor, a new epoch and so a purge (rule 9).
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::CString,
+    time::{Duration, Instant},
+};
+
+use pg_redis_cache_core::{
+    config::Mapping,
+    encode::{collision, key::KeyKind},
+};
+use pgrx::{
+    pg_guard,
+    pg_sys::{self, BgwHandleStatus},
+};
+
+use super::Worker;
+use crate::{
+    capture::{
+        relations,
+        resolve::{self, Resolved},
+    },
+    gucs, nodes,
+    shared::{MappingState, Shared},
+    xact,
+};
+
+/// The shortest time between two looks at a database.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often mappings that do not work are looked at again.
+const RETRY: Duration = Duration::from_secs(15);
+
+struct Running {
+    handle: *mut pg_sys::BackgroundWorkerHandle,
+}
+
+/// The resolvers that run or are wanted.
+#[derive(Default)]
+pub struct Resolvers {
+    wanted: bool,
+    running: BTreeMap<String, Running>,
+    last: Option<Instant>,
+}
+
+impl Resolvers {
+    /// Has every mapping looked at.
+    pub fn want_all(&mut self) {
+        self.wanted = true;
+    }
+}
+
+impl Worker {
+    /// Starts a resolver in each database that has mappings, if somebody wants them looked at.
+    pub(super) fn start_resolvers(&mut self) {
+        self.resolvers.wanted |= self.shared.take_resolve_wanted();
+        let since = self.resolvers.last.map(|last| last.elapsed());
+        let retry = since.is_none_or(|since| since >= RETRY) && self.has_problem();
+        let due = (self.resolvers.wanted && since.is_none_or(|since| since >= PAUSE)) || retry;
+        self.resolvers.running.retain(|_, running| still_runs(running));
+        if !due || !self.resolvers.running.is_empty() {
+            return;
+        }
+        self.resolvers.wanted = false;
+        self.resolvers.last = Some(Instant::now());
+        for database in self.databases() {
+            if let Some(running) = start(&database) {
+                self.resolvers.running.insert(database, running);
+            } else {
+                self.resolvers.wanted = true;
+            }
+        }
+    }
+
+    /// How long until a resolver that is wanted may start.
+    pub(super) fn resolver_due(&self) -> Duration {
+        match self.resolvers.last {
+            Some(last) if self.resolvers.wanted => PAUSE.saturating_sub(last.elapsed()),
+            _ => Duration::MAX,
+        }
+    }
+
+    fn has_problem(&self) -> bool {
+        self.shared
+            .occupied()
+            .any(|mapping| matches!(self.shared.state(mapping), MappingState::Error | MappingState::Pending))
+    }
+
+    fn databases(&self) -> BTreeSet<String> {
+        let default = gucs::text(&gucs::DATABASE);
+        self.written
+            .values()
+            .map(|written| written.definition.effective_database(&default).to_string())
+            .collect()
+    }
+}
+
+fn still_runs(running: &mut Running) -> bool {
+    let mut pid = 0;
+    // SAFETY: the handle was made by RegisterDynamicBackgroundWorker.
+    let status = unsafe { pg_sys::GetBackgroundWorkerPid(running.handle, &raw mut pid) };
+    let runs = matches!(status, BgwHandleStatus::BGWH_STARTED | BgwHandleStatus::BGWH_NOT_YET_STARTED);
+    if !runs {
+        // SAFETY: allocated by RegisterDynamicBackgroundWorker, and not used again.
+        unsafe { pg_sys::pfree(running.handle.cast()) };
+    }
+    runs
+}
+
+fn start(database: &str) -> Option<Running> {
+    let mut worker = super::description(c"pg_redis_cache resolver", c"pg_redis_cache_resolver_main");
+    worker.bgw_flags =
+        (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
+    worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
+    worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
+    // SAFETY: plain integers and a static string; the server copies the description and makes the handle in
+    // the current memory context, TopMemoryContext in a worker without transactions.
+    unsafe {
+        worker.bgw_notify_pid = pg_sys::MyProcPid;
+        let name = CString::new(database).ok()?;
+        super::copy_name(&mut worker.bgw_extra, &name);
+        let mut handle = std::ptr::null_mut();
+        let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        let started = pg_sys::RegisterDynamicBackgroundWorker(&raw mut worker, &raw mut handle);
+        pg_sys::MemoryContextSwitchTo(previous);
+        started.then_some(Running { handle })
+    }
+}
+
+/// A place that has become free has no problem.
+pub fn forget_problem(shared: Shared, mapping: u16) {
+    shared.set_problem(mapping, "");
+}
+
+/// The entry point of the resolver's process.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_redis_cache_resolver_main(_argument: pg_sys::Datum) {
+    let Some(shared) = Shared::get() else { return };
+    // SAFETY: the server calls this once in a new process; bgw_extra is what `start` put there.
+    let database = unsafe {
+        pg_sys::BackgroundWorkerUnblockSignals();
+        nodes::bytes((*pg_sys::MyBgworkerEntry).bgw_extra.as_ptr()).to_vec()
+    };
+    let Ok(name) = CString::new(database) else { return };
+    let database = name.to_string_lossy().into_owned();
+    let default_database = gucs::text(&gucs::DATABASE);
+    let list: Vec<(u16, u64, Mapping)> = relations::configured()
+        .into_iter()
+        .filter(|mapping| mapping.effective_database(&default_database) == database)
+        .filter_map(|mapping| {
+            let fingerprint = mapping.fingerprint(&default_database);
+            Some((shared.mapping_of(fingerprint)?, fingerprint, mapping))
+        })
+        .collect();
+    for (place, _, _) in &list {
+        if shared.state(*place) != MappingState::Active {
+            shared.set_problem(*place, &format!("database \"{database}\" cannot be opened: see the server log"));
+        }
+    }
+    // SAFETY: connects this process; a database that is not there ends it with a FATAL in the log.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0) };
+    pgrx::bgworkers::BackgroundWorker::transaction(|| {
+        for (place, fingerprint, mapping) in &list {
+            // SAFETY: within a transaction.
+            let found = unsafe { resolve::resolve(mapping) };
+            publish(shared, *place, *fingerprint, mapping, found);
+        }
+    });
+}
+
+fn publish(
+    shared: Shared,
+    place: u16,
+    fingerprint: u64,
+    mapping: &Mapping,
+    found: Result<Resolved, String>,
+) {
+    let found = found.and_then(|resolved| match collision_of(shared, place, mapping, &resolved.kinds) {
+        Some(problem) => Err(problem),
+        None => Ok(resolved),
+    });
+    let problem = found.as_ref().err().cloned().unwrap_or_default();
+    let last = xact::next_xid().saturating_sub(1);
+    {
+        let _held = shared.lock_ring();
+        if shared.fingerprint(place) != fingerprint
+            || !matches!(
+                shared.state(place),
+                MappingState::Pending | MappingState::Active | MappingState::Error
+            )
+        {
+            return; // the list has changed meanwhile, and with it somebody will look again
+        }
+        match &found {
+            Ok(resolved) => activate(shared, place, fingerprint, resolved, last),
+            Err(_) => deactivate(shared, place, last),
+        }
+    }
+    shared.set_problem(place, &problem);
+    shared.wake_worker(true);
+}
+
+/// Rule 9: floor, epoch and purge. What is as it was stays as it is.
+fn activate(shared: Shared, place: u16, fingerprint: u64, resolved: &Resolved, last: u64) {
+    let relation = resolved.relation.to_u32();
+    let unchanged = shared.state(place) == MappingState::Active
+        && shared.relation(place) == relation
+        && shared.kinds(place).as_deref() == Some(resolved.kinds.as_slice());
+    if unchanged {
+        return;
+    }
+    shared.set_kinds_locked(place, &resolved.kinds);
+    shared.set_relation_locked(place, relation);
+    shared.gates().define_locked(place, fingerprint, last);
+    shared.set_state_locked(place, MappingState::Active);
+    shared.bump_generation_locked();
+}
+
+fn deactivate(shared: Shared, place: u16, last: u64) {
+    if shared.state(place) == MappingState::Error {
+        return;
+    }
+    shared.gates().lose_locked(place, last);
+    shared.set_state_locked(place, MappingState::Error);
+    shared.bump_generation_locked();
+}
+
+/// Whether the mapping could produce a key of another active mapping, or one of our own.
+fn collision_of(shared: Shared, place: u16, mapping: &Mapping, kinds: &[KeyKind]) -> Option<String> {
+    if collision::may_be_reserved(&mapping.template, kinds) {
+        return Some("its keys could begin with \"pg_redis_cache:\", which is reserved".into());
+    }
+    shared.occupied().find_map(|other| {
+        if other == place || shared.state(other) != MappingState::Active {
+            return None;
+        }
+        let (template, other_kinds) = (shared.template(other)?, shared.kinds(other)?);
+        collision::may_collide(&mapping.template, kinds, &template, &other_kinds)
+            .then(|| format!("its keys could be those of another mapping, with the template {template}"))
+    })
+}

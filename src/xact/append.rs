@@ -1,0 +1,65 @@
+//! The append of a committed transaction to the ring.
+//!
+//! Called in COMMIT: nothing here allocates or raises. The ring never makes a transaction wait. What it has no
+//! room for steps down the ladder: values, then deletes of the same keys, then a purge.
+use pg_redis_cache_core::coherence::{MappingSet, transaction::Sealed};
+use pgrx::pg_sys;
+
+use crate::shared::Shared;
+
+/// Appends. Returns the position behind the entry, or `None` if there is none to wait for.
+pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Option<u64> {
+    // SAFETY: reads the clock.
+    sealed.set_committed_at(unsafe { pg_sys::GetCurrentTimestamp() });
+    let reservation = reserve(shared, &mut sealed, xid);
+    let end = reservation.map(|reservation| {
+        let end = reservation.end();
+        sealed.publish(reservation);
+        end
+    });
+    shared.wake_worker(false);
+    end
+}
+
+/// Reserves room and declares what is to be purged, in one hold of the ring's lock (rule 6).
+fn reserve(
+    shared: Shared,
+    sealed: &mut Sealed,
+    xid: u64,
+) -> Option<pg_redis_cache_core::ring::Reservation> {
+    loop {
+        let held = shared.lock_ring();
+        let length = sealed.entry_len();
+        let reservation = if length == 0 {
+            None
+        } else {
+            // SAFETY: the ring's lock is held.
+            match unsafe { shared.ring().reserve_locked(length) } {
+                Ok(reservation) => Some(reservation),
+                Err(_) => {
+                    drop(held);
+                    if !sealed.to_deletes() {
+                        sealed.give_up();
+                    }
+                    continue;
+                }
+            }
+        };
+        lose_locked(shared, sealed.purges(), xid);
+        return reservation;
+    }
+}
+
+/// Rule 6: what transaction `xid` changed in these mappings will not arrive.
+pub fn lose(shared: Shared, mappings: &MappingSet, xid: u64) {
+    let held = shared.lock_ring();
+    lose_locked(shared, mappings, xid);
+    drop(held);
+    shared.wake_worker(false);
+}
+
+fn lose_locked(shared: Shared, mappings: &MappingSet, xid: u64) {
+    for mapping in mappings.iter() {
+        shared.gates().lose_locked(mapping, xid);
+    }
+}

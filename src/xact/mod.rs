@@ -1,0 +1,328 @@
+//! What a transaction has changed, from the capture of a row to the append at commit.
+//!
+//! The buffer itself, with its levels and its ladder, is the core crate's; here are the callbacks that drive it.
+//! PRE_COMMIT takes the transaction's number and seals the buffer (rule 2), COMMIT appends what was sealed
+//! (rule 1), and both are done with before the transaction's locks are released. Nothing in COMMIT or ABORT
+//! raises: all that can fail (encoding, allocation) has been done before, and what does not fit becomes a purge.
+mod append;
+mod fills;
+pub mod waiting;
+
+use std::cell::RefCell;
+
+use pg_redis_cache_core::{
+    coherence::{
+        MappingSet,
+        transaction::{Sealed, TransactionBuffer},
+    },
+    encode::key::key_hash,
+    ring::oplog,
+};
+use pgrx::{
+    pg_guard,
+    pg_sys::{self, SubXactEvent, XactEvent},
+};
+
+pub use fills::{Fill, send_fills};
+
+use crate::{
+    capture::relations,
+    compat, gucs,
+    shared::{MappingState, Shared},
+};
+
+/// A place in the transaction's buffer.
+pub type Position = oplog::Position;
+
+/// The state of the transaction that runs.
+struct Transaction {
+    buffer: TransactionBuffer,
+    /// Mappings that any change was captured for, rolled back or not.
+    touched: MappingSet,
+    /// The generation of the list at the first statement, and whether a later one saw another.
+    generation: Option<u64>,
+    mixed: bool,
+    ran_ddl: bool,
+    mapped_ddl: bool,
+    /// The backend counts as committing (rule 2).
+    numbered: bool,
+    sealed: Option<Sealed>,
+}
+
+impl Transaction {
+    fn new() -> Self {
+        Self {
+            buffer: TransactionBuffer::new(0),
+            touched: MappingSet::EMPTY,
+            generation: None,
+            mixed: false,
+            ran_ddl: false,
+            mapped_ddl: false,
+            numbered: false,
+            sealed: None,
+        }
+    }
+
+    fn forget(&mut self) {
+        self.buffer.abort();
+        self.touched = MappingSet::EMPTY;
+        self.generation = None;
+        self.mixed = false;
+        self.ran_ddl = false;
+        self.mapped_ddl = false;
+        self.sealed = None;
+    }
+}
+
+thread_local! {
+    static TRANSACTION: RefCell<Transaction> = RefCell::new(Transaction::new());
+}
+
+/// Registers the callbacks, which every backend inherits from the postmaster.
+pub fn init() {
+    // SAFETY: called once, while libraries are preloaded.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_event), std::ptr::null_mut());
+    }
+}
+
+fn nest_level() -> u32 {
+    // SAFETY: a plain read of the transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+}
+
+fn with_buffer(mapping: u16, work: impl FnOnce(&mut TransactionBuffer, u32)) {
+    let nest = nest_level();
+    TRANSACTION.with_borrow_mut(|transaction| {
+        transaction.buffer.set_limit(gucs::transaction_buffer());
+        transaction.touched.insert(mapping);
+        work(&mut transaction.buffer, nest);
+    });
+}
+
+/// Captures that the row of `key` is now as in `value`.
+pub fn set(mapping: u16, hash: u64, key: &[u8], value: &[u8]) {
+    with_buffer(mapping, |buffer, nest| {
+        buffer.capture_set(nest, mapping, hash, key, value.len(), |out| out.extend_from_slice(value));
+    });
+}
+
+/// Captures that `key` is to be deleted.
+pub fn delete(mapping: u16, hash: u64, key: &[u8]) {
+    with_buffer(mapping, |buffer, nest| buffer.capture_del(nest, mapping, hash, key));
+}
+
+/// Marks a mapping for a purge at commit.
+pub fn purge(mapping: u16) {
+    with_buffer(mapping, |buffer, nest| buffer.purge(nest, mapping));
+}
+
+/// Where the buffer stands.
+pub fn position() -> Position {
+    TRANSACTION.with_borrow(|transaction| transaction.buffer.position())
+}
+
+/// Whether a change of that key has been captured since.
+pub fn changed_since(position: Position, mapping: u16, key: &[u8]) -> bool {
+    TRANSACTION.with_borrow(|transaction| {
+        transaction.touched.contains(mapping)
+            && transaction.buffer.contains_since(position, mapping, key_hash(key), key)
+    })
+}
+
+/// Whether the transaction has changed rows of that mapping.
+pub fn has_changes(mapping: u16) -> bool {
+    TRANSACTION.with_borrow(|transaction| transaction.touched.contains(mapping))
+}
+
+/// Notes the generation of the list under which a statement runs (rule 9).
+pub fn note_generation(generation: u64) {
+    TRANSACTION.with_borrow_mut(|transaction| match transaction.generation {
+        None => transaction.generation = Some(generation),
+        Some(first) => transaction.mixed |= first != generation,
+    });
+}
+
+/// Notes that the transaction ran DDL: it fills nothing from then on.
+pub fn note_ddl() {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.ran_ddl = true);
+}
+
+/// Notes that the transaction ran DDL on a mapped relation: whether the mapping still works is to be looked at.
+pub fn note_mapped_ddl() {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.mapped_ddl = true);
+}
+
+pub fn ran_ddl() -> bool {
+    TRANSACTION.with_borrow(|transaction| transaction.ran_ddl)
+}
+
+/// The time of the statement in milliseconds, on the clock of the hint table.
+pub fn now_ms() -> u64 {
+    // SAFETY: a plain read.
+    (unsafe { pg_sys::GetCurrentStatementStartTimestamp() } / 1000).max(0) as u64
+}
+
+/// The full top-level id of the transaction, `None` if it has none because it wrote nothing.
+fn top_xid() -> Option<u64> {
+    // SAFETY: a plain read of the transaction state.
+    let xid = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    (xid as u32 != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_event(event: XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let Some(shared) = Shared::get() else { return };
+    match event {
+        XactEvent::XACT_EVENT_PRE_COMMIT => pre_commit(shared),
+        XactEvent::XACT_EVENT_COMMIT => committed(shared),
+        XactEvent::XACT_EVENT_PRE_PREPARE => pre_prepare(shared),
+        XactEvent::XACT_EVENT_PREPARE => prepared(shared),
+        XactEvent::XACT_EVENT_ABORT
+        | XactEvent::XACT_EVENT_PARALLEL_ABORT
+        | XactEvent::XACT_EVENT_PARALLEL_COMMIT => ended(shared),
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn subtransaction_event(
+    event: SubXactEvent::Type,
+    _subtransaction: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    let nest = nest_level();
+    TRANSACTION.with_borrow_mut(|transaction| match event {
+        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => transaction.buffer.commit_sub(nest),
+        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => transaction.buffer.abort_sub(nest),
+        _ => {}
+    });
+}
+
+/// Rules 2 and 9: takes the number, notes the epochs, and seals what was captured.
+fn pre_commit(shared: Shared) {
+    let (captured, noted, mixed) = TRANSACTION.with_borrow(|transaction| {
+        (!transaction.buffer.is_empty(), transaction.generation, transaction.mixed)
+    });
+    if !captured && noted.is_none() && shared.published() == 0 {
+        return;
+    }
+    let Some(xid) = top_xid() else { return };
+    let other_list = mixed
+        || relations::local_fingerprint() != shared.published()
+        || noted.is_some_and(|generation| generation != shared.generation());
+    if captured || other_list {
+        seal(shared, xid, other_list);
+    }
+}
+
+fn seal(shared: Shared, xid: u64, other_list: bool) {
+    let number = shared.commits().begin(compat::backend_number());
+    TRANSACTION.with_borrow_mut(|transaction| {
+        transaction.numbered = number.is_some();
+        let mut sealed =
+            transaction.buffer.seal(xid, number.unwrap_or(0), |mapping| shared.gates().note(mapping));
+        if other_list || number.is_none() {
+            sealed.purge(&every_mapping(shared));
+        }
+        transaction.sealed = Some(sealed);
+    });
+}
+
+/// The mappings that exist, in whatever state.
+fn every_mapping(shared: Shared) -> MappingSet {
+    let mut all = MappingSet::EMPTY;
+    (0..shared.mappings() as u16)
+        .filter(|mapping| shared.state(*mapping) != MappingState::Free)
+        .for_each(|mapping| all.insert(mapping));
+    all
+}
+
+/// Rule 1: the transaction is visible, and what it changed goes to the ring.
+fn committed(shared: Shared) {
+    let (sealed, late, touched) = TRANSACTION.with_borrow_mut(|transaction| {
+        (transaction.sealed.take(), !transaction.buffer.is_empty(), transaction.touched)
+    });
+    let mut appended = None;
+    if let Some(mut sealed) = sealed {
+        if late {
+            // Another library changed rows in its own PRE_COMMIT, after ours: their values were not sealed.
+            sealed.purge(&touched);
+        }
+        appended = append::append(shared, sealed, top_xid_at_commit());
+    } else if late {
+        append::lose(shared, &touched, top_xid_at_commit());
+    }
+    if resolve_wanted(shared) {
+        shared.want_resolve();
+    }
+    ended(shared);
+    if let Some(end) = appended
+        && gucs::SYNCHRONOUS.get()
+    {
+        waiting::wait_for_commit(shared, end);
+    }
+}
+
+/// Whether what the transaction ran may have changed the state of a mapping.
+fn resolve_wanted(shared: Shared) -> bool {
+    let (ran_ddl, mapped_ddl) =
+        TRANSACTION.with_borrow(|transaction| (transaction.ran_ddl, transaction.mapped_ddl));
+    mapped_ddl
+        || (ran_ddl
+            && shared.occupied().any(|mapping| {
+                matches!(shared.state(mapping), MappingState::Pending | MappingState::Error)
+            }))
+}
+
+/// At COMMIT the transaction state still has the id (xact.c, CommitTransaction).
+fn top_xid_at_commit() -> u64 {
+    top_xid().unwrap_or_else(next_xid)
+}
+
+/// The next id to be assigned, above every one that is in use.
+pub fn next_xid() -> u64 {
+    // SAFETY: takes and releases XidGenLock.
+    unsafe { pg_sys::ReadNextFullTransactionId() }.value
+}
+
+/// The transaction is over for us: nothing of it is kept.
+fn ended(shared: Shared) {
+    let numbered = TRANSACTION.with_borrow_mut(|transaction| {
+        transaction.forget();
+        std::mem::take(&mut transaction.numbered)
+    });
+    if numbered {
+        shared.commits().end(compat::backend_number());
+    }
+}
+
+/// Rule 9: a prepared transaction commits out of our sight. From here on nothing fills until it is resolved.
+fn pre_prepare(shared: Shared) {
+    pre_commit(shared);
+    let Some(xid) = top_xid() else { return };
+    let touched = TRANSACTION.with_borrow(|transaction| transaction.sealed.as_ref().map(concerned));
+    if let Some(touched) = touched {
+        let _held = shared.lock_ring();
+        for mapping in touched.iter() {
+            shared.gates().raise_floor_locked(mapping, xid);
+        }
+    }
+}
+
+fn prepared(shared: Shared) {
+    let touched = TRANSACTION
+        .with_borrow_mut(|transaction| transaction.sealed.take().map(|sealed| concerned(&sealed)));
+    if let Some(touched) = touched {
+        append::lose(shared, &touched, top_xid_at_commit());
+    }
+    ended(shared);
+}
+
+fn concerned(sealed: &Sealed) -> MappingSet {
+    let mut all = *sealed.touched();
+    all.union(sealed.purges());
+    all
+}

@@ -1,0 +1,88 @@
+//! Waiting until Redis has acknowledged: synchronous commits (rule 10) and `redis_cache.wait`.
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use crate::{compat, gucs, shared::Shared};
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    Done,
+    TimedOut,
+    Interrupted,
+}
+
+/// Waits until everything before `position` has been acknowledged.
+///
+/// In COMMIT interrupts are held, so that the flags are looked at rather than acted upon; elsewhere the caller
+/// follows with CHECK_FOR_INTERRUPTS.
+pub fn wait_for(shared: Shared, position: u64, timeout: Duration) -> Waited {
+    wait_until(shared, timeout, |shared| shared.ring().tail() >= position, Some(position))
+}
+
+/// Waits until a condition holds that the worker or a committing backend brings about.
+pub fn wait_until(
+    shared: Shared,
+    timeout: Duration,
+    done: impl Fn(Shared) -> bool,
+    position: Option<u64>,
+) -> Waited {
+    let deadline = Instant::now() + timeout;
+    let waiter = compat::backend_number();
+    loop {
+        shared.set_waiter(waiter, position.unwrap_or(u64::MAX));
+        let result = if done(shared) {
+            Some(Waited::Done)
+        } else if interrupted() {
+            Some(Waited::Interrupted)
+        } else if Instant::now() >= deadline {
+            Some(Waited::TimedOut)
+        } else {
+            None
+        };
+        if let Some(result) = result {
+            shared.clear_waiter(waiter);
+            return result;
+        }
+        // A position is announced by the worker; anything else is looked at every millisecond.
+        let pause = if position.is_some() { Duration::from_millis(100) } else { Duration::from_millis(1) };
+        sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+fn interrupted() -> bool {
+    // SAFETY: flags that signal handlers set.
+    unsafe { std::ptr::read_volatile(&raw const pg_sys::QueryCancelPending) != 0
+        || std::ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0 }
+}
+
+fn sleep(pause: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: waits on this process's own latch.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            pause.as_millis().max(1) as i64,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// Rule 10: COMMIT returns once Redis has the changes, or warns. The transaction is committed in any case.
+pub fn wait_for_commit(shared: Shared, position: u64) {
+    let timeout = gucs::synchronous_timeout();
+    let problem = match wait_for(shared, position, timeout) {
+        Waited::Done => return,
+        Waited::TimedOut => format!("Redis has not acknowledged within {} ms.", timeout.as_millis()),
+        Waited::Interrupted => "The wait was interrupted.".to_string(),
+    };
+    pgrx::ereport!(
+        WARNING,
+        pgrx::PgSqlErrorCode::ERRCODE_WARNING,
+        "the transaction has been committed, but may not be in Redis yet",
+        problem
+    );
+}
