@@ -1,7 +1,7 @@
 //! Compares every cached key of every active mapping with its row, and prints a line per mapping.
 //!
 //! Where to look is told by PGHOST (a socket's folder), PGPORT, PGUSER, PGDATABASE and REDIS_SOCKET. Ends
-//! with 1 if anything differs. Nobody may be writing meanwhile.
+//! with 1 if anything differs, or if there was no key to compare. Nobody may be writing meanwhile.
 
 use std::process::ExitCode;
 
@@ -23,14 +23,18 @@ fn main() -> ExitCode {
         .expect("Redis can be reached");
 
     let mappings = RowOracle::of_database(&mut client);
-    let mut differences = 0;
+    let (mut keys, mut differences) = (0, 0);
     for (name, oracle) in &mappings {
         let comparison = oracle.compare(&mut client, &mut redis);
+        keys += comparison.keys;
         differences += comparison.differences.len();
         println!("{name}: {comparison}");
     }
-    println!("{} mappings, {differences} differences", mappings.len());
-    if differences == 0 && !mappings.is_empty() {
+    println!(
+        "{} mappings, {keys} keys, {differences} differences",
+        mappings.len()
+    );
+    if differences == 0 && keys > 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
