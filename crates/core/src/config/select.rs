@@ -35,7 +35,11 @@ pub(super) struct Relation {
 const MAX_EXTRA_TOKENS: usize = 64;
 
 /// The deepest nesting of parentheses and brackets; a mapping needs none.
-const MAX_NESTING: usize = 8;
+const MAX_NESTING: usize = 4;
+
+/// How deep sqlparser may recurse: enough to tell what an expression is, little enough for the stack of a
+/// backend, also in a debug build, where one level takes 100 kB.
+const MAX_RECURSION: usize = 8;
 
 /// Reads the SELECT and leaves the cursor at WITH, at the `;` behind the entry, or at the end of the list.
 pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Relation, Fault> {
@@ -227,7 +231,7 @@ impl Text<'_> {
     fn parse(&self, tokens: Vec<TokenWithSpan>) -> Result<Query, Fault> {
         let dialect = PostgreSqlDialect {};
         let mut parser = Parser::new(&dialect)
-            .with_recursion_limit(32)
+            .with_recursion_limit(MAX_RECURSION)
             .with_tokens_with_locations(tokens);
         let query = parser.parse_query().map_err(|error| self.syntax(error))?;
         let next = parser.peek_token();

@@ -79,7 +79,13 @@ fn int_length(bytes: &[u8]) -> Option<usize> {
         Some((b'-', digits)) => (true, digits),
         _ => (false, bytes),
     };
-    let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+    // One digit too many is enough to know: an endless number must not cost endless time at every start.
+    let most = INT8_MAX.len() + 1;
+    let count = digits
+        .iter()
+        .take(most)
+        .take_while(|b| b.is_ascii_digit())
+        .count();
     let digits = &digits[..count];
     let canonical = match digits {
         [] => false,
@@ -127,6 +133,11 @@ impl KeyTemplate {
             .take(kinds.len())
             .map(|place| key.get(place))
             .collect()
+    }
+
+    /// Whether `key` is one of this template: whether [`KeyTemplate::parse`] reads it. Allocates nothing.
+    pub fn is_key(&self, key: &[u8], kinds: &[KeyKind]) -> bool {
+        self.locate(key, kinds).is_some()
     }
 
     /// Whether `key`, rendered from `values`, reads back as those values: only then may the row be cached.
@@ -368,6 +379,19 @@ mod tests {
         );
         assert_eq!(read("u:{a}", &[Text], "u:"), values(&[""]));
         assert_eq!(read("u:{a}", &[Text], "v:"), None);
+        assert!(template("u:{a}:").is_key(b"u:x:", &[Text]));
+        assert!(!template("u:{a}:").is_key(b"u:x", &[Text]));
+    }
+
+    #[test]
+    fn a_long_key_costs_time_in_proportion_to_its_length() {
+        // Quadratic time would be 10^12 steps here.
+        let digits = format!("u:{}", "1".repeat(1_000_000));
+        assert_eq!(
+            read("u:{a}1{n}", &[Text, Int], &digits).map(|values| values[1].len()),
+            Some(19)
+        );
+        assert_eq!(read("u:{a}1{n}x{b}", &[Text, Int, Text], &digits), None);
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn broken_sql_is_a_syntax_error_at_its_place() {
 
 #[test]
 fn nesting_and_length_are_bounded() {
-    let nested = format!("u:{{id}} => SELECT {}¦(a FROM t", "(".repeat(8));
+    let nested = format!("u:{{id}} => SELECT {}¦(a FROM t", "(".repeat(4));
     let chained = format!("u:{{id}} => ¦SELECT a{} FROM t", "+a".repeat(100_000));
     let unions = format!("u:{{id}} => ¦SELECT a, b{} FROM t", " IS NULL".repeat(10_000));
     for marked in [nested, chained, unions] {
@@ -189,6 +189,35 @@ fn nesting_and_length_are_bounded() {
     }
     let many: Vec<String> = (0..1600).map(|nr| format!("column_{nr}")).collect();
     one(&format!("u:{{id}} => SELECT {} FROM t", many.join(", ")));
+}
+
+#[test]
+fn hostile_nesting_needs_little_stack() {
+    let hostile = || {
+        for piece in [
+            "NOT CASE WHEN ",
+            "- ",
+            "CASE ",
+            "EXISTS (SELECT ",
+            "(SELECT ",
+            "ARRAY[",
+            "INTERVAL ",
+            "CAST(",
+            "f(",
+            "a BETWEEN ",
+            "a = ANY (",
+            "{",
+        ] {
+            for count in [4, 8, 15, 30, 60] {
+                let nested = piece.repeat(count);
+                parse_list(&format!("u:{{id}} => SELECT {nested} a FROM t")).unwrap_err();
+                parse_list(&format!("u:{{id}} => SELECT a FROM {nested} t")).unwrap_err();
+            }
+        }
+    };
+    // PostgreSQL's own limit on recursion, max_stack_depth, is 2 MB by default.
+    let thread = std::thread::Builder::new().stack_size(1024 * 1024).spawn(hostile);
+    thread.unwrap().join().unwrap();
 }
 
 #[test]
