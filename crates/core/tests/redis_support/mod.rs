@@ -83,10 +83,11 @@ impl Server {
     }
 
     pub fn client_as(&self, parameters: &str) -> redis::Connection {
-        redis::Client::open(self.url(parameters))
-            .unwrap()
-            .get_connection()
-            .unwrap()
+        self.client_at(&self.url(parameters))
+    }
+
+    pub fn client_at(&self, url: &str) -> redis::Connection {
+        redis::Client::open(url).unwrap().get_connection().unwrap()
     }
 
     pub fn kill(&mut self) {

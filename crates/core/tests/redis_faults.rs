@@ -1,0 +1,694 @@
+//! What stays right when connections are lost, the server stalls, restarts or refuses.
+
+mod redis_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pg_redis_cache_core::redis::{
+    Cause, Client, Event, Expiry, LossReason, PurgeJob, Request, Secret, Settings,
+};
+use redis::Commands;
+use redis_support::{Bench, Server, encode_fields, eventually, settings, target, ttl};
+
+/// Writes ever newer versions of a few keys until told to stop; returns the last version of each.
+fn write_versions(bench: &mut Bench, keys: usize, mut go_on: impl FnMut(u64) -> bool) -> Vec<u64> {
+    let mut last = vec![0; keys];
+    let mut version = 0;
+    let mut unacknowledged = std::collections::VecDeque::new();
+    while go_on(version) {
+        let id = bench.write(|chunk| {
+            for _ in 0..20 {
+                version += 1;
+                // Uneven, so that the same key comes several times in a batch.
+                let key = (version.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % keys;
+                last[key] = version;
+                let name = format!("v:{key}");
+                chunk.store_text(
+                    target(0, name.as_bytes()),
+                    version.to_string().as_bytes(),
+                    Expiry::Never,
+                    false,
+                );
+            }
+        });
+        unacknowledged.push_back(id);
+        if unacknowledged.len() > 100 {
+            let oldest = unacknowledged.pop_front().unwrap();
+            bench.wait_for_chunk(oldest);
+        }
+    }
+    if let Some(newest) = unacknowledged.pop_back() {
+        bench.wait_for_chunk(newest);
+    }
+    last
+}
+
+/// Polls the keys of `write_versions` and fails where one goes back; a missing key is no version.
+fn watch_versions(server: &Server, keys: usize) -> impl FnOnce() -> u64 + use<> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let mut redis = server.client();
+    let watcher = std::thread::spawn(move || {
+        let names: Vec<String> = (0..keys).map(|key| format!("v:{key}")).collect();
+        let mut seen = vec![0; keys];
+        let mut polls = 0;
+        while !told.load(Ordering::Relaxed) {
+            let versions: Vec<Option<u64>> = redis.mget(&names).unwrap();
+            for (key, version) in versions.into_iter().enumerate() {
+                let Some(version) = version else { continue };
+                assert!(
+                    version >= seen[key],
+                    "v:{key} went back from {} to {version}",
+                    seen[key]
+                );
+                seen[key] = version;
+            }
+            polls += 1;
+        }
+        polls
+    });
+    move || {
+        stop.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    }
+}
+
+fn check_versions(server: &Server, last: &[u64]) {
+    let mut redis = server.client();
+    for (key, version) in last.iter().enumerate().filter(|(_, version)| **version > 0) {
+        assert_eq!(
+            redis.get::<_, Option<u64>>(format!("v:{key}")).unwrap(),
+            Some(*version),
+            "v:{key}"
+        );
+    }
+}
+
+/// The ids of the engine's lanes.
+fn lanes(redis: &mut redis::Connection) -> Vec<u64> {
+    let list: String = redis::cmd("CLIENT").arg("LIST").query(redis).unwrap();
+    let lanes = list.lines().filter(|line| line.contains("name=test:lane"));
+    lanes
+        .map(|line| {
+            line.split_once("id=")
+                .unwrap()
+                .1
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect()
+}
+
+fn kill_client(redis: &mut redis::Connection, id: u64) {
+    let _: u64 = redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("ID")
+        .arg(id)
+        .query(redis)
+        .unwrap();
+}
+
+fn lost(bench: &Bench) -> Vec<Option<u16>> {
+    let lost = |e: &Event| {
+        if let Event::Lost { mapping, .. } = e {
+            Some(*mapping)
+        } else {
+            None
+        }
+    };
+    bench.events.iter().filter_map(lost).collect()
+}
+
+#[test]
+fn under_load_no_key_goes_back() {
+    let server = Server::start(&[]);
+    let stop = watch_versions(&server, 16);
+    let mut bench = Bench::start(4, settings(&server.url("")));
+    let last = write_versions(&mut bench, 16, |version| version < 200_000);
+    assert!(stop() > 0);
+    check_versions(&server, &last);
+}
+
+#[test]
+fn with_connections_killed_at_random_no_key_goes_back_and_the_last_write_stays() {
+    let server = Server::start(&[]);
+    let stop = watch_versions(&server, 16);
+    let mut bench = Bench::start(3, settings(&server.url("")));
+    let (mut redis, mut kills, mut next_kill) = (server.client(), 0, Instant::now());
+    let last = write_versions(&mut bench, 16, |version| {
+        if Instant::now() >= next_kill {
+            next_kill = Instant::now() + Duration::from_millis(7 + version % 13);
+            let lanes = lanes(&mut redis);
+            if !lanes.is_empty() {
+                kill_client(&mut redis, lanes[version as usize / 20 % lanes.len()]);
+                kills += 1;
+            }
+        }
+        kills < 60
+    });
+    assert!(stop() > 0);
+    check_versions(&server, &last);
+    assert_eq!(lost(&bench), []);
+    assert!(
+        bench
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Disconnected { .. }))
+    );
+}
+
+#[test]
+fn what_a_frozen_server_has_read_does_not_run_after_newer_writes() {
+    let mut server = Server::start(&[]);
+    let url = server.url("");
+    let impatient = Settings {
+        connect_timeout: Duration::from_millis(100),
+        command_timeout: Duration::from_millis(100),
+        ..settings(&url)
+    };
+    let stop = watch_versions(&server, 8);
+    let mut bench = Bench::start(2, impatient);
+    bench.wait_for(
+        "connection",
+        |e| matches!(e, Event::Pool(state) if state.waiting == 0),
+    );
+    let mut expected = vec![0; 8];
+    for round in 0..5 {
+        let version = |key: usize, step: u64| 1000 * round + 100 + step * 10 + key as u64;
+        server.freeze();
+        let mark = bench.events.len();
+        for step in 0..3 {
+            bench.write(|chunk| {
+                for (key, last) in expected.iter_mut().enumerate() {
+                    *last = version(key, step);
+                    let name = format!("v:{key}");
+                    chunk.store_text(
+                        target(0, name.as_bytes()),
+                        last.to_string().as_bytes(),
+                        Expiry::Never,
+                        false,
+                    );
+                }
+            });
+        }
+        bench.wait_after(
+            mark,
+            "timeout",
+            |e| matches!(e, Event::Disconnected { fault } if matches!(fault.cause, Cause::Timeout { .. })),
+        );
+        // Newer writes come while the old ones lie in the frozen server's sockets.
+        let newest = bench.write(|chunk| {
+            for (key, last) in expected.iter_mut().enumerate() {
+                *last = version(key, 5);
+                let name = format!("v:{key}");
+                chunk.store_text(
+                    target(0, name.as_bytes()),
+                    last.to_string().as_bytes(),
+                    Expiry::Never,
+                    false,
+                );
+            }
+        });
+        server.thaw();
+        bench.wait_for_chunk(newest);
+        check_versions(&server, &expected);
+    }
+    assert!(stop() > 0);
+    assert_eq!(lost(&bench), []);
+}
+
+#[test]
+fn a_restarted_server_is_announced_before_anything_it_answered_is_acknowledged() {
+    let mut server = Server::start(&[]);
+    let mut bench = Bench::start(3, settings(&server.url("")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    for round in 2..5_u64 {
+        let mark = bench.events.len();
+        server.kill();
+        let first = bench.write(|chunk| {
+            for n in 0..50 {
+                chunk.store_text(target(0, format!("k{n}").as_bytes()), b"1", Expiry::Never, false);
+            }
+        });
+        let last = bench.write(|chunk| {
+            chunk.store_text(
+                target(0, b"k"),
+                round.to_string().as_bytes(),
+                Expiry::Never,
+                false,
+            );
+        });
+        bench.wait_after(mark, "loss", |e| matches!(e, Event::Disconnected { .. }));
+        server.restart();
+        bench.wait_for_chunk(last);
+        let announced = bench.wait_after(mark, "announcement", |e| {
+            matches!(e, Event::Connected { changed: true, .. })
+        });
+        let acknowledged = bench.wait_after(
+            mark,
+            "chunk",
+            |e| matches!(e, Event::Acknowledged { chunk, .. } if *chunk == first),
+        );
+        assert!(
+            announced < acknowledged,
+            "announced at {announced}, acknowledged at {acknowledged}"
+        );
+        assert_eq!(server.client().get::<_, u64>("k").unwrap(), round);
+    }
+    let mut processes: Vec<String> = Vec::new();
+    for event in &bench.events {
+        if let Event::Connected {
+            server,
+            changed: true,
+        } = event
+        {
+            assert!(!processes.contains(&server.run_id), "announced twice");
+            processes.push(server.run_id.clone());
+        }
+    }
+    assert_eq!(processes.len(), 4);
+}
+
+#[test]
+fn idle_lanes_notice_a_restart_by_the_watch() {
+    let mut server = Server::start(&[]);
+    let mut bench = Bench::start(2, settings(&server.url("")));
+    let mark = bench.wait_for("connection", |e| {
+        matches!(e, Event::Connected { changed: true, .. })
+    });
+    server.kill();
+    server.restart();
+    bench.wait_after(mark + 1, "announcement", |e| {
+        matches!(e, Event::Connected { changed: true, .. })
+    });
+    bench.wait_after(
+        mark + 1,
+        "all connections",
+        |e| matches!(e, Event::Pool(state) if state.waiting == 0),
+    );
+}
+
+#[test]
+fn an_absent_server_is_told_once_and_what_was_queued_is_written_when_it_comes() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let mut bench = Bench::start(2, settings(&server.url("")));
+    bench.wait_for("loss", |e| matches!(e, Event::Disconnected { .. }));
+    let id = bench.write(|chunk| {
+        for n in 0..100 {
+            chunk.store_text(target(0, format!("k{n}").as_bytes()), b"1", Expiry::Never, false);
+        }
+    });
+    bench.send(Request::Ping { ticket: 1 });
+    bench.wait_for("pong", |e| {
+        matches!(
+            e,
+            Event::Pong {
+                ticket: 1,
+                round_trip: Err(_)
+            }
+        )
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(bench.try_recv().is_none(), "an event without news");
+    server.restart();
+    bench.wait_for_chunk(id);
+    assert_eq!(
+        redis::cmd("DBSIZE").query::<u64>(&mut server.client()).unwrap(),
+        100
+    );
+    let troubles = bench
+        .events
+        .iter()
+        .filter(|e| matches!(e, Event::Disconnected { .. }))
+        .count();
+    // The socket file may be there for a moment before anyone listens.
+    assert!(troubles <= 2, "{troubles} times");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_absent_server() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let mut bench = Bench::start(2, settings(&server.url("")));
+    bench.write(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    let events = bench.stop();
+    assert!(matches!(events.last(), Some(Event::Stopped { drained: false })));
+}
+
+#[test]
+fn a_wrong_password_is_told_and_shown_nowhere() {
+    let server = Server::start(&["--requirepass", "right"]);
+    let mut bench = Bench::start(1, settings(&server.url("&pass=hunter2")));
+    let place = bench.wait_for("refusal", |e| matches!(e, Event::Disconnected { .. }));
+    let Event::Disconnected { fault } = &bench.events[place] else {
+        unreachable!()
+    };
+    let shown = format!("{fault} {fault:?}");
+    assert!(
+        !shown.contains("hunter2") && shown.contains("pass=***"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("WRONGPASS") || shown.to_lowercase().contains("auth"),
+        "{shown}"
+    );
+
+    let right = Settings {
+        password: Some(Secret::new("right")),
+        ..settings(&server.url("&pass=hunter2"))
+    };
+    assert!(!format!("{right:?}").contains("right"), "{right:?}");
+    bench.send(Request::Reconfigure(right));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    assert_eq!(server.client_as("&pass=right").get::<_, u64>("k").unwrap(), 1);
+}
+
+#[test]
+fn a_password_in_the_address_is_used() {
+    let server = Server::start(&["--requirepass", "r&ght"]);
+    let mut bench = Bench::start(1, settings(&server.url("&pass=r%26ght")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+}
+
+#[test]
+fn no_error_shows_a_password_a_key_or_a_value() {
+    // A server that does not know the commands repeats their arguments.
+    let server = Server::start(&["--rename-command", "SET", "", "--rename-command", "UNLINK", ""]);
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    bench.write_and_wait(|chunk| {
+        chunk.store_text(target(6, b"secretkey"), b"secretvalue", Expiry::Never, false)
+    });
+    bench.send(Request::Reconfigure(settings(
+        "redis://bob:hunter2@127.0.0.1:1/0",
+    )));
+    bench.wait_for("refusal", |e| matches!(e, Event::Disconnected { .. }));
+    let shown = format!("{:?}", bench.events);
+    for secret in ["secretkey", "secretvalue", "hunter2"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    assert!(
+        shown.contains("unknown command") && shown.contains("bob:***@127.0.0.1:1"),
+        "{shown}"
+    );
+    assert_eq!(lost(&bench), [Some(6)]);
+}
+
+#[test]
+fn what_a_user_may_not_do_loses_the_mapping() {
+    let server = Server::start(&[]);
+    let mut redis = server.client();
+    let acl = |redis: &mut redis::Connection, rules: &[&str]| {
+        redis::cmd("ACL")
+            .arg("SETUSER")
+            .arg(rules)
+            .query::<()>(redis)
+            .unwrap();
+    };
+    acl(&mut redis, &["bob", "on", ">pw", "~*", "+@all", "-unlink"]);
+    let mut bench = Bench::start(2, settings(&server.url("&user=bob&pass=pw")));
+    bench.write_and_wait(|chunk| {
+        chunk.store_text(target(1, b"k"), b"1", Expiry::Never, false);
+        chunk.delete(target(2, b"k2"), Some(4));
+    });
+    assert_eq!(lost(&bench), [Some(2)]);
+    assert!(bench.events.iter().any(|e| matches!(
+        e,
+        Event::Answer {
+            ticket: 4,
+            deleted: None
+        }
+    )));
+    assert_eq!(
+        (bench.counts(1), bench.counts(2)),
+        ([1, 0, 0, 0, 0], [0, 0, 0, 0, 1])
+    );
+
+    let job = PurgeJob {
+        mapping: 1,
+        epoch: 3,
+        glob: b"k*".to_vec(),
+        matches: Arc::new(|_| true),
+    };
+    bench.send(Request::Purge(job));
+    let place = bench.wait_for("refusal", |e| {
+        matches!(
+            e,
+            Event::PurgeFailed {
+                mapping: 1,
+                epoch: 3,
+                ..
+            }
+        )
+    });
+    let shown = format!("{:?}", bench.events[place]);
+    assert!(shown.contains("NOPERM") && !shown.contains("pw"), "{shown}");
+}
+
+#[test]
+fn without_the_right_to_kill_what_was_in_flight_is_lost() {
+    let mut server = Server::start(&[]);
+    let mut redis = server.client();
+    let rules = ["bob", "on", ">pw", "~*", "+@all", "-client|kill"];
+    redis::cmd("ACL")
+        .arg("SETUSER")
+        .arg(&rules)
+        .query::<()>(&mut redis)
+        .unwrap();
+    let impatient = Settings {
+        command_timeout: Duration::from_millis(100),
+        ..settings(&server.url("&user=bob&pass=pw"))
+    };
+    let mut bench = Bench::start(1, impatient);
+    bench.write_and_wait(|chunk| chunk.store_text(target(1, b"a"), b"1", Expiry::Never, false));
+    server.freeze();
+    let id = bench.write(|chunk| chunk.store_text(target(2, b"k"), b"1", Expiry::Never, false));
+    bench.wait_for("timeout", |e| matches!(e, Event::Disconnected { .. }));
+    server.thaw();
+    bench.wait_for_chunk(id);
+    assert_eq!(lost(&bench), [Some(2)]);
+    let place = bench.wait_for("loss", |e| matches!(e, Event::Lost { .. }));
+    let Event::Lost { reason, .. } = &bench.events[place] else {
+        unreachable!()
+    };
+    assert!(matches!(reason, LossReason::Unkillable { .. }), "{reason:?}");
+    let acknowledged = bench.wait_for(
+        "chunk",
+        |e| matches!(e, Event::Acknowledged { chunk, .. } if *chunk == id),
+    );
+    assert!(place < acknowledged);
+}
+
+#[test]
+fn the_clients_of_an_earlier_engine_are_killed_before_anything_is_written() {
+    let server = Server::start(&[]);
+    let mut redis = server.client();
+    let run_id = {
+        let info: String = redis::cmd("INFO").arg("server").query(&mut redis).unwrap();
+        info.lines()
+            .find_map(|line| line.strip_prefix("run_id:"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    let mut earlier = server.client();
+    let id: u64 = redis::cmd("CLIENT").arg("ID").query(&mut earlier).unwrap();
+    let elsewhere = Client {
+        run_id: "another process".to_owned(),
+        id: 1,
+    };
+    let mut bench = Bench::start_after(
+        2,
+        settings(&server.url("")),
+        vec![Client { run_id, id }, elsewhere],
+    );
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    assert!(redis::cmd("PING").query::<()>(&mut earlier).is_err());
+    assert!(redis::cmd("PING").query::<()>(&mut redis).is_ok());
+}
+
+#[test]
+fn a_fill_whose_connection_is_lost_ends_without_a_key() {
+    let mut server = Server::start(&[]);
+    let impatient = Settings {
+        command_timeout: Duration::from_millis(100),
+        ..settings(&server.url(""))
+    };
+    let mut bench = Bench::start(1, impatient);
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"other"), b"1", Expiry::Never, false));
+    server.freeze();
+    let fields = encode_fields(true, &[(b"a", b"1")]);
+    let id = bench.write(|chunk| {
+        chunk.store_hash(target(0, b"fill"), &fields, ttl(100_000), true);
+        chunk.store_text(target(0, b"write"), b"1", Expiry::Never, false);
+        chunk.store_text(target(0, b"write"), b"2", Expiry::Never, false);
+        chunk.delete(target(0, b"gone"), Some(1));
+        chunk.store_text(target(0, b"gone"), b"3", Expiry::Never, true);
+    });
+    bench.wait_for("timeout", |e| matches!(e, Event::Disconnected { .. }));
+    server.thaw();
+    bench.wait_for_chunk(id);
+    let mut keys: Vec<String> = server.client().keys("*").unwrap();
+    keys.sort();
+    assert_eq!(keys, ["other", "write"]);
+    assert_eq!(server.client().get::<_, u64>("write").unwrap(), 2);
+    assert!(
+        bench
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Answer { ticket: 1, .. }))
+    );
+    assert_eq!(bench.counts(0), [3, 0, 2, 1, 0]);
+}
+
+#[test]
+fn an_operation_that_breaks_the_connection_each_time_is_given_up_and_the_others_are_not() {
+    // A value beyond this is a protocol error to Redis, which ends the connection.
+    let server = Server::start(&["--proto-max-bulk-len", "1mb"]);
+    let mut redis = server.client();
+    let _: () = redis.set("k50", "old").unwrap();
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    let large = vec![b'x'; (1 << 20) + 1];
+    bench.write_and_wait(|chunk| {
+        for n in 0..100 {
+            let value = if n == 50 { large.as_slice() } else { b"new" };
+            chunk.store_text(target(8, format!("k{n}").as_bytes()), value, Expiry::Never, false);
+        }
+    });
+    assert!(!redis.exists::<_, bool>("k50").unwrap());
+    assert_eq!(redis::cmd("DBSIZE").query::<u64>(&mut redis).unwrap(), 99);
+    assert_eq!(lost(&bench), [Some(8)]);
+    assert_eq!(bench.counts(8), [99, 0, 0, 0, 1]);
+}
+
+#[test]
+fn a_server_that_refuses_for_now_is_waited_for() {
+    let server = Server::start(&["--min-replicas-to-write", "1"]);
+    let mut bench = Bench::start(2, settings(&server.url("")));
+    let id = bench.write(|chunk| {
+        chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false);
+        chunk.store_text(target(0, b"k"), b"2", Expiry::Never, false);
+    });
+    bench.wait_for(
+        "refusal",
+        |e| matches!(e, Event::Refusing { fault } if fault.to_string().contains("NOREPLICAS")),
+    );
+    let mut redis = server.client();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("min-replicas-to-write")
+        .arg(0)
+        .query(&mut redis)
+        .unwrap();
+    bench.wait_for_chunk(id);
+    assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
+    assert_eq!(lost(&bench), []);
+}
+
+#[test]
+fn a_master_that_becomes_a_replica_is_left_until_it_is_one_again() {
+    let server = Server::start(&[]);
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    let mark = bench.events.len();
+    let mut redis = server.client();
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg("1")
+        .query(&mut redis)
+        .unwrap();
+    let id = bench.write(|chunk| chunk.store_text(target(0, b"k"), b"2", Expiry::Never, false));
+    bench.wait_after(
+        mark,
+        "refusal",
+        |e| matches!(e, Event::Disconnected { fault } if fault.cause == Cause::Replica),
+    );
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("NO")
+        .arg("ONE")
+        .query(&mut redis)
+        .unwrap();
+    bench.wait_for_chunk(id);
+    // It has another replication id now: its data may have been another's meanwhile.
+    bench.wait_after(mark, "announcement", |e| {
+        matches!(e, Event::Connected { changed: true, .. })
+    });
+    assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
+}
+
+#[test]
+fn a_purge_begins_again_on_another_connection() {
+    let server = Server::start(&["--enable-debug-command", "local"]);
+    let mut redis = server.client();
+    redis::cmd("DEBUG")
+        .arg("POPULATE")
+        .arg(200_000)
+        .arg("user")
+        .query::<()>(&mut redis)
+        .unwrap();
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    let job = PurgeJob {
+        mapping: 1,
+        epoch: 2,
+        glob: b"user:*".to_vec(),
+        matches: Arc::new(|_| true),
+    };
+    bench.send(Request::Purge(job));
+    let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut redis).unwrap();
+    if let Some(control) = list.lines().find(|line| line.contains("name=test:control")) {
+        let id = control
+            .split_once("id=")
+            .unwrap()
+            .1
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        kill_client(&mut redis, id);
+    }
+    bench.wait_for("purge", |e| {
+        matches!(
+            e,
+            Event::Purged {
+                mapping: 1,
+                epoch: 2,
+                ..
+            }
+        )
+    });
+    assert_eq!(redis::cmd("DBSIZE").query::<u64>(&mut redis).unwrap(), 0);
+}
+
+#[test]
+fn new_settings_lead_to_another_server_and_everything_unacknowledged_goes_there() {
+    let mut first = Server::start(&[]);
+    let second = Server::start(&[]);
+    let mut bench = Bench::start(2, settings(&first.url("")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"a"), b"1", Expiry::Never, false));
+    first.freeze();
+    let id = bench.write(|chunk| {
+        for n in 0..100 {
+            chunk.store_text(target(0, format!("k{n}").as_bytes()), b"1", Expiry::Never, false);
+        }
+    });
+    bench.send(Request::Reconfigure(settings(&second.url(""))));
+    bench.wait_for_chunk(id);
+    assert_eq!(
+        redis::cmd("DBSIZE").query::<u64>(&mut second.client()).unwrap(),
+        100
+    );
+    eventually("the second server is announced", || {
+        bench
+            .events
+            .iter()
+            .filter(|e| matches!(e, Event::Connected { changed: true, .. }))
+            .count()
+            == 2
+    });
+}
