@@ -104,7 +104,10 @@ pub const MERGE_RETURNS: bool = cfg!(feature = "pg18");
 pub type PlanStateWalker = unsafe extern "C-unwind" fn(*mut pg_sys::PlanState, *mut c_void) -> bool;
 
 unsafe extern "C-unwind" {
-    #[cfg_attr(any(feature = "pg16", feature = "pg18"), link_name = "planstate_tree_walker_impl")]
+    #[cfg_attr(
+        any(feature = "pg16", feature = "pg18"),
+        link_name = "planstate_tree_walker_impl"
+    )]
     fn planstate_tree_walker(
         node: *mut pg_sys::PlanState,
         walker: PlanStateWalker,

@@ -95,7 +95,10 @@ pub fn shutdown_timeout() -> Duration {
 
 /// A string setting; what is not UTF-8 is replaced, which no valid value needs.
 pub fn text(setting: &'static GucSetting<Option<CString>>) -> String {
-    setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+    setting
+        .get()
+        .map(|value| value.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// The url with its password: for the connection alone, never to be shown.

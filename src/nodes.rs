@@ -18,7 +18,11 @@ pub unsafe fn is_a<T>(node: *const T, tag: NodeTag) -> bool {
 /// `list` must be null or a pointer list whose members are `T`; it must not change while iterated.
 pub unsafe fn items<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
     // SAFETY: as the caller promises; a null list has length 0.
-    let length = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    let length = if list.is_null() {
+        0
+    } else {
+        unsafe { (*list).length }
+    };
     (0..length as usize).map(move |i| {
         // SAFETY: i is below the list's length.
         unsafe { (*(*list).elements.add(i)).ptr_value.cast::<T>() }
@@ -31,7 +35,11 @@ pub unsafe fn items<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> 
 /// `list` must be null or an Oid list; it must not change while iterated.
 pub unsafe fn oids(list: *mut pg_sys::List) -> impl Iterator<Item = pg_sys::Oid> {
     // SAFETY: as in `items`.
-    let length = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    let length = if list.is_null() {
+        0
+    } else {
+        unsafe { (*list).length }
+    };
     (0..length as usize).map(move |i| {
         // SAFETY: i is below the list's length.
         unsafe { (*(*list).elements.add(i)).oid_value }
@@ -44,7 +52,11 @@ pub unsafe fn oids(list: *mut pg_sys::List) -> impl Iterator<Item = pg_sys::Oid>
 /// `list` must be null or an integer list; it must not change while iterated.
 pub unsafe fn integers(list: *mut pg_sys::List) -> impl Iterator<Item = i32> {
     // SAFETY: as in `items`.
-    let length = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    let length = if list.is_null() {
+        0
+    } else {
+        unsafe { (*list).length }
+    };
     (0..length as usize).map(move |i| {
         // SAFETY: i is below the list's length.
         unsafe { (*(*list).elements.add(i)).int_value }

@@ -9,9 +9,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
-    coherence::{
-        commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots,
-    },
+    coherence::{commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots},
     config::{KeyTemplate, MAX_TEMPLATE_BYTES},
     encode::key::KeyKind,
     redis::Client,
@@ -289,14 +287,14 @@ impl Shared {
 
     /// The number of the mapping with that fingerprint, whatever its state.
     pub fn mapping_of(&self, fingerprint: u64) -> Option<u16> {
-        (0..self.mappings as u16).find(|index| {
-            self.state(*index) != MappingState::Free && self.fingerprint(*index) == fingerprint
-        })
+        (0..self.mappings as u16)
+            .find(|index| self.state(*index) != MappingState::Free && self.fingerprint(*index) == fingerprint)
     }
 
     /// The number of the mapping with that fingerprint, if it is active.
     pub fn active_mapping(&self, fingerprint: u64) -> Option<u16> {
-        self.mapping_of(fingerprint).filter(|index| self.state(*index) == MappingState::Active)
+        self.mapping_of(fingerprint)
+            .filter(|index| self.state(*index) == MappingState::Active)
     }
 
     pub fn state(&self, mapping: u16) -> MappingState {
@@ -312,7 +310,10 @@ impl Shared {
         let place = self.place(mapping);
         let count = place.keys.load(Ordering::Acquire) as usize;
         (count > 0).then(|| {
-            place.kinds[..count].iter().map(|kind| kind_from(kind.load(Ordering::Relaxed))).collect()
+            place.kinds[..count]
+                .iter()
+                .map(|kind| kind_from(kind.load(Ordering::Relaxed)))
+                .collect()
         })
     }
 
@@ -414,7 +415,10 @@ impl Shared {
             .ids
             .iter()
             .filter(|id| **id != 0)
-            .map(|id| Client { run_id: run_id.clone(), id: *id })
+            .map(|id| Client {
+                run_id: run_id.clone(),
+                id: *id,
+            })
             .collect()
     }
 
@@ -440,8 +444,12 @@ impl Shared {
     /// Makes this process the one that appends wake. Called by the worker.
     pub fn register_worker(&self) {
         // SAFETY: a plain integer of this process.
-        self.control().worker_pid.store(unsafe { pg_sys::MyProcPid }, Ordering::Relaxed);
-        self.control().worker.store(compat::backend_number() as u32 + 1, Ordering::Release);
+        self.control()
+            .worker_pid
+            .store(unsafe { pg_sys::MyProcPid }, Ordering::Relaxed);
+        self.control()
+            .worker
+            .store(compat::backend_number() as u32 + 1, Ordering::Release);
     }
 
     pub fn unregister_worker(&self) {
@@ -563,7 +571,9 @@ fn plan() -> Plan {
     let mut total = Layout::new::<u64>();
     let mut offsets = [0; 11];
     for (offset, part) in offsets.iter_mut().zip(parts) {
-        let laid = part.and_then(|part| part.align_to(128).ok()).and_then(|part| total.extend(part).ok());
+        let laid = part
+            .and_then(|part| part.align_to(128).ok())
+            .and_then(|part| total.extend(part).ok());
         let Some((extended, at)) = laid else {
             pgrx::error!("pg_redis_cache: the settings ask for more shared memory than an address space has");
         };
@@ -610,11 +620,15 @@ unsafe extern "C-unwind" fn startup() {
         }
         let plan = plan();
         let mut found = false;
-        let memory = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), plan.total.size() + 128, &raw mut found)
-            .cast::<u8>();
+        let memory =
+            pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), plan.total.size() + 128, &raw mut found).cast::<u8>();
         let base = memory.add(memory.align_offset(128));
         let locks = pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr());
-        SHARED = Some(if found { attach(base, &plan, locks) } else { make(base, &plan, locks) });
+        SHARED = Some(if found {
+            attach(base, &plan, locks)
+        } else {
+            make(base, &plan, locks)
+        });
     }
 }
 
@@ -625,7 +639,8 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
     // state of Control, MappingPlace and MappingStats: integers and atomics.
     unsafe {
         base.write_bytes(0, at(3));
-        base.add(at(10)).write_bytes(0, max_backends() * size_of::<AtomicU64>());
+        base.add(at(10))
+            .write_bytes(0, max_backends() * size_of::<AtomicU64>());
         (*base.add(at(0)).cast::<Control>()).max_backends = max_backends() as u32;
         let made = [
             Gates::init_in_place(base.add(at(3)), mappings).is_ok(),

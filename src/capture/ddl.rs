@@ -9,10 +9,7 @@ use crate::{shared::Shared, xact};
 /// # Safety
 /// `statement` must be the parse tree of a utility statement.
 pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
-    let any_mapped = relations::any_mapped();
-    if any_mapped {
-        relations::note_statement();
-    } else if Shared::get().is_none_or(|shared| shared.published() == 0) {
+    if !relations::note_statement() && Shared::get().is_none_or(|shared| shared.published() == 0) {
         return;
     }
     // SAFETY: as the caller promises.

@@ -73,7 +73,10 @@ unsafe fn generation_of(target_list: *mut pg_sys::List) -> Option<u64> {
     unsafe {
         let entry = nodes::items::<pg_sys::TargetEntry>(target_list).next()?;
         let name = nodes::bytes((*entry).resname);
-        std::str::from_utf8(name.strip_prefix(MARK.as_bytes())?).ok()?.parse().ok()
+        std::str::from_utf8(name.strip_prefix(MARK.as_bytes())?)
+            .ok()?
+            .parse()
+            .ok()
     }
 }
 
@@ -83,12 +86,14 @@ unsafe fn mark_one(query: *mut pg_sys::Query) -> bool {
         if !(*query).returningList.is_null() || (*query).resultRelation <= 0 {
             return false;
         }
-        let Some(entry) = nodes::items::<pg_sys::RangeTblEntry>((*query).rtable)
-            .nth((*query).resultRelation as usize - 1)
+        let Some(entry) =
+            nodes::items::<pg_sys::RangeTblEntry>((*query).rtable).nth((*query).resultRelation as usize - 1)
         else {
             return false;
         };
-        let Some(relation) = relations::lookup((*entry).relid) else { return false };
+        let Some(relation) = relations::lookup((*entry).relid) else {
+            return false;
+        };
         if !wants_rows(query, &relation) {
             return false;
         }

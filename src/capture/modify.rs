@@ -113,7 +113,11 @@ impl ModifyTap {
 
     unsafe fn result_relation(&self) -> *mut pg_sys::ResultRelInfo {
         // SAFETY: ExecModifyTable keeps the index of the relation that the row came from.
-        unsafe { (*self.node).resultRelInfo.add((*self.node).mt_lastResultIndex as usize) }
+        unsafe {
+            (*self.node)
+                .resultRelInfo
+                .add((*self.node).mt_lastResultIndex as usize)
+        }
     }
 
     /// The mapped relation of a row, which may live in any partition of the target.
@@ -137,14 +141,22 @@ impl ModifyTap {
         // SAFETY: as in `after`.
         unsafe {
             let slot = self.new_slot();
-            let Some(relation) = self.relation_of((*slot).tts_tableOid) else { return };
+            let Some(relation) = self.relation_of((*slot).tts_tableOid) else {
+                return;
+            };
             if self.old_row_wanted {
                 let source = self.result_relation();
                 let old = old_slot(source);
                 let old_relation = self.relation_of((*(*source).ri_RelationDesc).rd_id);
                 match old_relation {
                     Some(old_relation) if is_filled(old) => {
-                        row::capture_update(&old_relation, Row::of(old), &relation, Row::of(slot), self.position);
+                        row::capture_update(
+                            &old_relation,
+                            Row::of(old),
+                            &relation,
+                            Row::of(slot),
+                            self.position,
+                        );
                     }
                     _ => relation.purge(),
                 }
@@ -158,9 +170,12 @@ impl ModifyTap {
         // SAFETY: as in `after`.
         unsafe {
             let slot = self.new_slot();
-            let Some(relation) = self.relation_of((*slot).tts_tableOid) else { return };
+            let Some(relation) = self.relation_of((*slot).tts_tableOid) else {
+                return;
+            };
             if self.took_update_path(slot) {
-                if self.upsert_changes_key || has_before_update_trigger(self.routed_to((*slot).tts_tableOid)) {
+                if self.upsert_changes_key || has_before_update_trigger(self.routed_to((*slot).tts_tableOid))
+                {
                     target.purge();
                 }
                 row::capture_set(&relation, Row::of(slot), self.position);
@@ -190,11 +205,7 @@ impl ModifyTap {
         }
     }
 
-    unsafe fn deleted_by_mark(
-        &mut self,
-        target: &Rc<MappedRelation>,
-        returned: *mut pg_sys::TupleTableSlot,
-    ) {
+    unsafe fn deleted_by_mark(&mut self, target: &Rc<MappedRelation>, returned: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the returned slot holds the target's key columns in the order in which they were asked for.
         unsafe { row::capture_delete_of_keys(target, Row::of(returned)) }
     }
@@ -243,7 +254,9 @@ unsafe fn old_row_wanted(node: *mut pg_sys::ModifyTableState, plan: *const pg_sy
         (0..(*node).mt_nrels as usize).any(|index| {
             let result = (*node).resultRelInfo.add(index);
             let set = columns.next().unwrap_or(ptr::null_mut());
-            let Some(relation) = relations::lookup((*(*result).ri_RelationDesc).rd_id) else { return true };
+            let Some(relation) = relations::lookup((*(*result).ri_RelationDesc).rd_id) else {
+                return true;
+            };
             has_before_update_trigger(result) || relation.key_may_change(nodes::integers(set))
         })
     }
@@ -260,7 +273,11 @@ unsafe fn has_before_update_trigger(result: *const pg_sys::ResultRelInfo) -> boo
 unsafe fn old_slot(source: *mut pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: as in `ModifyTap::after`.
     unsafe {
-        if has_before_update_trigger(source) { (*source).ri_TrigOldSlot } else { (*source).ri_oldTupleSlot }
+        if has_before_update_trigger(source) {
+            (*source).ri_TrigOldSlot
+        } else {
+            (*source).ri_oldTupleSlot
+        }
     }
 }
 

@@ -36,14 +36,18 @@ unsafe fn restricts(condition: *mut pg_sys::Node, relation: i32, attribute: Attr
             NodeTag::T_OpExpr => {
                 let expression = condition.cast::<pg_sys::OpExpr>();
                 let mut sides = nodes::items::<pg_sys::Node>((*expression).args);
-                let (Some(left), Some(right)) = (sides.next(), sides.next()) else { return false };
+                let (Some(left), Some(right)) = (sides.next(), sides.next()) else {
+                    return false;
+                };
                 (is_column(left, relation, attribute, (*expression).opno) && is_given(right))
                     || (is_column(right, relation, attribute, (*expression).opno) && is_given(left))
             }
             NodeTag::T_ScalarArrayOpExpr => {
                 let expression = condition.cast::<pg_sys::ScalarArrayOpExpr>();
                 let mut sides = nodes::items::<pg_sys::Node>((*expression).args);
-                let (Some(left), Some(right)) = (sides.next(), sides.next()) else { return false };
+                let (Some(left), Some(right)) = (sides.next(), sides.next()) else {
+                    return false;
+                };
                 (*expression).useOr
                     && is_column(left, relation, attribute, (*expression).opno)
                     && is_given(right)

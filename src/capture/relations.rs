@@ -74,7 +74,10 @@ impl ActiveMapping {
     /// For how long a filled key is not filled again, in milliseconds.
     pub fn refill_ms(&self) -> u64 {
         let interval = gucs::refill_interval();
-        let ttl = self.definition.ttl.map(|seconds| Duration::from_secs(seconds.get().into()));
+        let ttl = self
+            .definition
+            .ttl
+            .map(|seconds| Duration::from_secs(seconds.get().into()));
         ttl.map_or(interval, |ttl| interval.min(ttl)).as_millis() as u64
     }
 }
@@ -175,9 +178,15 @@ pub fn generation() -> u64 {
     GENERATION.get()
 }
 
-/// Notes, for rule 9, under which generation of the list the transaction ran its first statement.
-pub fn note_statement() {
-    xact::note_generation(GENERATION.get());
+/// Notes, for rule 9, under which generation of the list a statement runs. Returns whether any relation of this
+/// database is mapped: a statement that captures nothing because its mapping is not active yet must be known,
+/// too, when the mapping becomes active before the commit.
+pub fn note_statement() -> bool {
+    let any = any_mapped();
+    if any || Shared::get().is_some_and(|shared| shared.published() != 0) {
+        xact::note_generation(GENERATION.get());
+    }
+    any
 }
 
 /// Whether this backend reads the list that the worker has published.
@@ -223,7 +232,11 @@ fn refresh(shared: Shared) {
     let had_any = ANY_MAPPED.replace(!locals.is_empty());
     GENERATION.set(generation);
     KNOWN.with_borrow_mut(|known| {
-        *known = Known { list: locals, fingerprint, ..Known::default() };
+        *known = Known {
+            list: locals,
+            fingerprint,
+            ..Known::default()
+        };
     });
     if had_any || ANY_MAPPED.get() {
         register_callbacks();
@@ -249,7 +262,12 @@ fn locals(
             .filter_map(|mapping| {
                 let fingerprint = mapping.fingerprint(default_database);
                 let index = shared.active_mapping(fingerprint)?;
-                Some(Local { index, fingerprint, definition: Rc::new(mapping), root: pg_sys::InvalidOid })
+                Some(Local {
+                    index,
+                    fingerprint,
+                    definition: Rc::new(mapping),
+                    root: pg_sys::InvalidOid,
+                })
             })
             .collect(),
     )
@@ -326,7 +344,11 @@ pub fn active_named(name: &str) -> Option<Rc<ActiveMapping>> {
     forget_invalidated();
     find_roots();
     let root = KNOWN.with_borrow(|known| {
-        known.list.iter().find(|local| local.definition.name == name).map(|local| local.root)
+        known
+            .list
+            .iter()
+            .find(|local| local.definition.name == name)
+            .map(|local| local.root)
     })?;
     lookup(root)?
         .mappings
@@ -361,8 +383,13 @@ fn forget_invalidated() {
 
 fn find_roots() {
     let Some(names) = KNOWN.with_borrow(|known| {
-        (!known.roots_known)
-            .then(|| known.list.iter().map(|local| Rc::clone(&local.definition)).collect::<Vec<_>>())
+        (!known.roots_known).then(|| {
+            known
+                .list
+                .iter()
+                .map(|local| Rc::clone(&local.definition))
+                .collect::<Vec<_>>()
+        })
     }) else {
         return;
     };
@@ -377,9 +404,10 @@ fn find_roots() {
 
 /// The table that a mapping names, InvalidOid if there is none.
 pub fn table_of(mapping: &Mapping) -> Oid {
-    let (Ok(schema), Ok(table)) =
-        (CString::new(mapping.schema.as_str()), CString::new(mapping.table.as_str()))
-    else {
+    let (Ok(schema), Ok(table)) = (
+        CString::new(mapping.schema.as_str()),
+        CString::new(mapping.table.as_str()),
+    ) else {
         return pg_sys::InvalidOid;
     };
     // SAFETY: system cache look-ups within a transaction.
@@ -394,7 +422,12 @@ pub fn table_of(mapping: &Mapping) -> Oid {
 
 fn build(relid: Oid) -> Option<MappedRelation> {
     if cfg!(feature = "tap_all") {
-        return Some(MappedRelation { relid, mappings: Vec::new(), last_attribute: 0, keys: Vec::new() });
+        return Some(MappedRelation {
+            relid,
+            mappings: Vec::new(),
+            last_attribute: 0,
+            keys: Vec::new(),
+        });
     }
     let root = root_of(relid)?;
     let locals: Vec<(u16, u64, Rc<Mapping>)> = KNOWN.with_borrow(|known| {
@@ -405,7 +438,12 @@ fn build(relid: Oid) -> Option<MappedRelation> {
             .map(|local| (local.index, local.fingerprint, Rc::clone(&local.definition)))
             .collect()
     });
-    let mut relation = MappedRelation { relid, mappings: Vec::new(), last_attribute: 0, keys: Vec::new() };
+    let mut relation = MappedRelation {
+        relid,
+        mappings: Vec::new(),
+        last_attribute: 0,
+        keys: Vec::new(),
+    };
     for (index, fingerprint, definition) in locals {
         // A column that is gone makes the mapping an error as soon as the resolver looks; until then its rows
         // are not captured, and the ALTER that removed the column has purged it.
@@ -418,9 +456,8 @@ fn build(relid: Oid) -> Option<MappedRelation> {
 
 /// The mapped table that a relation is or belongs to.
 fn root_of(relid: Oid) -> Option<Oid> {
-    let is_root = |candidate: Oid| {
-        KNOWN.with_borrow(|known| known.list.iter().any(|local| local.root == candidate))
-    };
+    let is_root =
+        |candidate: Oid| KNOWN.with_borrow(|known| known.list.iter().any(|local| local.root == candidate));
     if is_root(relid) {
         return Some(relid);
     }
@@ -433,20 +470,24 @@ fn root_of(relid: Oid) -> Option<Oid> {
     }
 }
 
-fn activate(
-    index: u16,
-    fingerprint: u64,
-    definition: Rc<Mapping>,
-    root: Oid,
-) -> Option<ActiveMapping> {
+fn activate(index: u16, fingerprint: u64, definition: Rc<Mapping>, root: Oid) -> Option<ActiveMapping> {
     let columns = |names: &[String]| -> Option<Vec<MappedColumn>> {
         names
             .iter()
             .map(|name| {
-                let KeyColumn { type_id, type_modifier, .. } = attribute_named(root, name)?;
+                let KeyColumn {
+                    type_id,
+                    type_modifier,
+                    ..
+                } = attribute_named(root, name)?;
                 // SAFETY: catalog look-ups within a transaction.
                 let writer = unsafe { ValueWriter::new(type_id) };
-                Some(MappedColumn { name: name.clone(), writer, type_id, type_modifier })
+                Some(MappedColumn {
+                    name: name.clone(),
+                    writer,
+                    type_id,
+                    type_modifier,
+                })
             })
             .collect()
     };
@@ -495,8 +536,9 @@ fn live_columns(relid: Oid) -> Vec<String> {
                     return None;
                 }
                 let form = attribute_form(tuple);
-                let name = (!(*form).attisdropped)
-                    .then(|| String::from_utf8_lossy(nodes::bytes((*form).attname.data.as_ptr())).into_owned());
+                let name = (!(*form).attisdropped).then(|| {
+                    String::from_utf8_lossy(nodes::bytes((*form).attname.data.as_ptr())).into_owned()
+                });
                 pg_sys::ReleaseSysCache(tuple);
                 Some(name)
             }
@@ -507,7 +549,13 @@ fn live_columns(relid: Oid) -> Vec<String> {
 
 unsafe fn attribute_form(tuple: pg_sys::HeapTuple) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: GETSTRUCT: the fixed part begins after the header.
-    unsafe { (*tuple).t_data.cast::<u8>().add((*(*tuple).t_data).t_hoff as usize).cast() }
+    unsafe {
+        (*tuple)
+            .t_data
+            .cast::<u8>()
+            .add((*(*tuple).t_data).t_hoff as usize)
+            .cast()
+    }
 }
 
 /// A live column by name.
@@ -546,11 +594,21 @@ pub fn key_kind(type_id: Oid) -> KeyKind {
 fn place(relation: &mut MappedRelation, mapping: Rc<ActiveMapping>) {
     let relid = relation.relid;
     let find = |columns: &[MappedColumn]| -> Option<Vec<KeyColumn>> {
-        columns.iter().map(|column| attribute_named(relid, &column.name)).collect()
+        columns
+            .iter()
+            .map(|column| attribute_named(relid, &column.name))
+            .collect()
     };
-    let (Some(key), Some(value)) = (find(&mapping.key), find(&mapping.value)) else { return };
+    let (Some(key), Some(value)) = (find(&mapping.key), find(&mapping.value)) else {
+        return;
+    };
     let numbers = |columns: &[KeyColumn]| columns.iter().map(|column| column.attribute).collect::<Vec<_>>();
-    let last = key.iter().chain(&value).map(|column| column.attribute).max().unwrap_or(0);
+    let last = key
+        .iter()
+        .chain(&value)
+        .map(|column| column.attribute)
+        .max()
+        .unwrap_or(0);
     relation.last_attribute = relation.last_attribute.max(last);
     relation.mappings.push(Placed {
         mapping,

@@ -81,7 +81,9 @@ unsafe fn check_relation(
         for name in &keys {
             let column = check_column(table, relation, name)?;
             if !column.not_null {
-                return Err(format!("key column \"{name}\" of table \"{table}\" is not NOT NULL"));
+                return Err(format!(
+                    "key column \"{name}\" of table \"{table}\" is not NOT NULL"
+                ));
             }
             kinds.push(relations::key_kind(column.type_id));
         }
@@ -95,7 +97,10 @@ unsafe fn check_relation(
                 keys.join(", ")
             ));
         }
-        Ok(Resolved { relation: relid, kinds })
+        Ok(Resolved {
+            relation: relid,
+            kinds,
+        })
     }
 }
 
@@ -119,7 +124,9 @@ unsafe fn check_kind(table: &str, relation: pg_sys::Relation) -> Result<(), Stri
             return Err(format!("\"{table}\" is a temporary table"));
         }
         if (*class).relispartition {
-            return Err(format!("\"{table}\" is a partition: map the partitioned table that it belongs to"));
+            return Err(format!(
+                "\"{table}\" is a partition: map the partitioned table that it belongs to"
+            ));
         }
         if compat::has_superclass(relid) {
             return Err(format!("\"{table}\" inherits from another table"));
@@ -157,7 +164,10 @@ unsafe fn check_partition(table: &str, member: Oid) -> Result<(), String> {
             return Ok(()); // dropped since
         }
         let header = (*tuple).t_data;
-        let form = header.cast::<u8>().add((*header).t_hoff as usize).cast::<pg_sys::FormData_pg_class>();
+        let form = header
+            .cast::<u8>()
+            .add((*header).t_hoff as usize)
+            .cast::<pg_sys::FormData_pg_class>();
         let (kind, access_method) = ((*form).relkind as u8, (*form).relam);
         let name = String::from_utf8_lossy(nodes::bytes((*form).relname.data.as_ptr())).into_owned();
         pg_sys::ReleaseSysCache(tuple);
@@ -176,11 +186,7 @@ struct CheckedColumn {
     not_null: bool,
 }
 
-unsafe fn check_column(
-    table: &str,
-    relation: pg_sys::Relation,
-    name: &str,
-) -> Result<CheckedColumn, String> {
+unsafe fn check_column(table: &str, relation: pg_sys::Relation, name: &str) -> Result<CheckedColumn, String> {
     // SAFETY: the relation is open and locked, and so its descriptor does not change.
     unsafe {
         let Some(column) = relations::attribute_named((*relation).rd_id, name) else {
@@ -188,14 +194,19 @@ unsafe fn check_column(
         };
         let attribute = compat::attribute((*relation).rd_att, column.attribute);
         if compat::is_virtual(attribute) {
-            return Err(format!("column \"{name}\" of table \"{table}\" is a virtual generated column"));
+            return Err(format!(
+                "column \"{name}\" of table \"{table}\" is a virtual generated column"
+            ));
         }
         if text_depends_on_search_path(column.type_id, 0) {
             return Err(format!(
                 "the type of column \"{name}\" of table \"{table}\" has a text that depends on search_path"
             ));
         }
-        Ok(CheckedColumn { type_id: column.type_id, not_null: (*attribute).attnotnull })
+        Ok(CheckedColumn {
+            type_id: column.type_id,
+            not_null: (*attribute).attnotnull,
+        })
     }
 }
 
@@ -255,16 +266,12 @@ unsafe fn index_covers(index: Oid, relid: Oid, keys: &[String]) -> bool {
             return false;
         }
         let header = (*tuple).t_data;
-        let form = header.cast::<u8>().add((*header).t_hoff as usize).cast::<pg_sys::FormData_pg_index>();
-        let plain = pg_sys::heap_attisnull(
-            tuple,
-            pg_sys::Anum_pg_index_indpred as i32,
-            std::ptr::null_mut(),
-        ) && pg_sys::heap_attisnull(
-            tuple,
-            pg_sys::Anum_pg_index_indexprs as i32,
-            std::ptr::null_mut(),
-        );
+        let form = header
+            .cast::<u8>()
+            .add((*header).t_hoff as usize)
+            .cast::<pg_sys::FormData_pg_index>();
+        let plain = pg_sys::heap_attisnull(tuple, pg_sys::Anum_pg_index_indpred as i32, std::ptr::null_mut())
+            && pg_sys::heap_attisnull(tuple, pg_sys::Anum_pg_index_indexprs as i32, std::ptr::null_mut());
         let count = (*form).indnkeyatts as usize;
         let columns = (*form).indkey.values.as_slice(count);
         let covers = plain

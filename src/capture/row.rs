@@ -114,7 +114,9 @@ unsafe fn encode_key_from(
     for (column, attribute) in mapping.key.iter().zip(attributes) {
         // SAFETY: the attribute holds a value of the column's type.
         unsafe {
-            let Some(datum) = row.datum(*attribute) else { return Key::None };
+            let Some(datum) = row.datum(*attribute) else {
+                return Key::None;
+            };
             if column.writer.size(datum) > VALUE_LIMIT {
                 return Key::None;
             }
@@ -140,7 +142,11 @@ fn finish_key(mapping: &ActiveMapping, scratch: &mut Scratch) -> Key {
     if let [only] = scratch.ranges.as_slice() {
         return render(&[&scratch.parts[only.clone()]], &mut scratch.key);
     }
-    let values: Vec<&[u8]> = scratch.ranges.iter().map(|range| &scratch.parts[range.clone()]).collect();
+    let values: Vec<&[u8]> = scratch
+        .ranges
+        .iter()
+        .map(|range| &scratch.parts[range.clone()])
+        .collect();
     render(&values, &mut scratch.key)
 }
 
@@ -156,8 +162,9 @@ pub unsafe fn encode_value(placed: &Placed, row: Row, scratch: &mut Scratch, lim
     let columns = || mapping.value.iter().zip(placed.value_attributes.iter().copied());
     // SAFETY: the attributes hold values of the columns' types.
     unsafe {
-        let size: usize =
-            columns().filter_map(|(column, at)| Some(column.writer.size(row.datum(at)?))).sum();
+        let size: usize = columns()
+            .filter_map(|(column, at)| Some(column.writer.size(row.datum(at)?)))
+            .sum();
         if size > limit {
             return false;
         }
@@ -191,10 +198,14 @@ unsafe fn encode_hash(columns: Columns, row: Row, out: &mut Vec<u8>) -> bool {
 }
 
 unsafe fn encode_string(mut columns: Columns, row: Row, out: &mut Vec<u8>) -> bool {
-    let Some((column, attribute)) = columns.next() else { return false };
+    let Some((column, attribute)) = columns.next() else {
+        return false;
+    };
     // SAFETY: as in `encode_value`.
     unsafe {
-        let Some(datum) = row.datum(attribute) else { return false };
+        let Some(datum) = row.datum(attribute) else {
+            return false;
+        };
         value::begin_text(out);
         column.writer.write_text(datum, out);
     }
@@ -246,7 +257,11 @@ pub unsafe fn capture_set(relation: &MappedRelation, row: Row, since: xact::Posi
 pub unsafe fn capture_insert(relation: &MappedRelation, row: Row, since: xact::Position) {
     // SAFETY: as the caller promises.
     unsafe {
-        for placed in relation.mappings.iter().filter(|placed| placed.mapping.stores_inserts()) {
+        for placed in relation
+            .mappings
+            .iter()
+            .filter(|placed| placed.mapping.stores_inserts())
+        {
             set(placed, row, since);
         }
     }

@@ -85,7 +85,11 @@ impl ScanTap {
             if fills.is_empty() {
                 return None;
             }
-            Some(Box::new(Self { real: (*node).ExecProcNodeReal?, relation, fills }))
+            Some(Box::new(Self {
+                real: (*node).ExecProcNodeReal?,
+                relation,
+                fills,
+            }))
         }
     }
 
@@ -101,7 +105,11 @@ impl ScanTap {
                 return;
             }
             for index in &self.fills {
-                batch.take(&self.relation.mappings[*index], slot, self.relation.last_attribute);
+                batch.take(
+                    &self.relation.mappings[*index],
+                    slot,
+                    self.relation.last_attribute,
+                );
             }
         }
     }
@@ -128,20 +136,19 @@ impl FillBatch {
         self.fills.is_empty()
     }
 
-    unsafe fn take(
-        &mut self,
-        placed: &Placed,
-        slot: *mut pg_sys::TupleTableSlot,
-        last: pg_sys::AttrNumber,
-    ) {
+    unsafe fn take(&mut self, placed: &Placed, slot: *mut pg_sys::TupleTableSlot, last: pg_sys::AttrNumber) {
         let Some(shared) = Shared::get() else { return };
         let mapping = placed.mapping.index;
         row::with_scratch(|scratch| {
             // SAFETY: a filled slot of the relation.
             unsafe {
                 let row = Row::of(slot);
-                let Key::Good(hash) = row::encode_key(placed, row, scratch) else { return };
-                if shared.hints().recently_filled(hash, xact::now_ms(), placed.mapping.refill_ms())
+                let Key::Good(hash) = row::encode_key(placed, row, scratch) else {
+                    return;
+                };
+                if shared
+                    .hints()
+                    .recently_filled(hash, xact::now_ms(), placed.mapping.refill_ms())
                     || self.fills.len() >= FILL_LIMIT
                     || self.bytes.len() >= FILL_LIMIT_BYTES
                 {

@@ -38,7 +38,7 @@ thread_local! {
 
 /// Whether a query that starts now may need taps.
 pub fn wanted() -> bool {
-    relations::any_mapped()
+    relations::note_statement()
 }
 
 /// Whether any query has taps.
@@ -51,7 +51,6 @@ pub fn any() -> bool {
 /// # Safety
 /// `query` must be a query descriptor after `ExecutorStart`.
 pub unsafe fn install(query: *mut pg_sys::QueryDesc, eflags: c_int) {
-    relations::note_statement();
     // SAFETY: as the caller promises.
     unsafe {
         let statement = (*query).plannedstmt;
@@ -282,4 +281,3 @@ unsafe extern "C-unwind" fn scan_after(
     // SAFETY: called right after the node returned a row.
     unsafe { (*tap).after(node.cast(), &mut *fills) }
 }
-

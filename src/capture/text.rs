@@ -153,10 +153,17 @@ impl ValueWriter {
             Self {
                 text,
                 json,
-                pinning: Pinning { variables: pinned, monetary: pinned && may_hold_money(base, 0) },
+                pinning: Pinning {
+                    variables: pinned,
+                    monetary: pinned && may_hold_money(base, 0),
+                },
                 varlena,
                 output: function_info(function),
-                to_json: if json == JsonForm::ToJson { to_json_info(type_id) } else { std::ptr::null_mut() },
+                to_json: if json == JsonForm::ToJson {
+                    to_json_info(type_id)
+                } else {
+                    std::ptr::null_mut()
+                },
             }
         }
     }
@@ -172,7 +179,11 @@ impl ValueWriter {
         }
         // SAFETY: a varlena; toast_raw_datum_size reads only its header.
         let raw = unsafe { pg_sys::toast_raw_datum_size(datum) };
-        if self.text == TextForm::Output { raw * 2 } else { raw }
+        if self.text == TextForm::Output {
+            raw * 2
+        } else {
+            raw
+        }
     }
 
     /// Appends the text of a value.
@@ -295,6 +306,9 @@ unsafe fn may_hold_money(base: Oid, depth: u32) -> bool {
             return may_hold_money(pg_sys::getBaseType(element), depth + 1);
         }
         let kind = pg_sys::get_typtype(base) as u8;
-        matches!(kind, pg_sys::TYPTYPE_COMPOSITE | pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE)
+        matches!(
+            kind,
+            pg_sys::TYPTYPE_COMPOSITE | pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE
+        )
     }
 }

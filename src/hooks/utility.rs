@@ -33,9 +33,16 @@ unsafe extern "C-unwind" fn utility(
     unsafe {
         before(stmt);
         match PREVIOUS_UTILITY {
-            Some(previous) => {
-                previous(stmt, query_string, read_only_tree, context, params, query_env, dest, completion)
-            }
+            Some(previous) => previous(
+                stmt,
+                query_string,
+                read_only_tree,
+                context,
+                params,
+                query_env,
+                dest,
+                completion,
+            ),
             None => compat::standard_ProcessUtility(
                 stmt,
                 query_string,

@@ -102,7 +102,11 @@ impl Connection {
             Err(error) => unreachable_redis(&address, &error),
         };
         let deadline = Instant::now() + timeout;
-        let mut connection = Self { stream: Patient { stream, deadline }, parser: Parser::new(), address };
+        let mut connection = Self {
+            stream: Patient { stream, deadline },
+            parser: Parser::new(),
+            address,
+        };
         for command in connection.address.greeting(password.as_ref()) {
             connection.send(&command);
             connection.receive();
@@ -137,7 +141,9 @@ impl Connection {
 
     /// The fields of a hash, in the order of Redis; empty if there is none.
     pub fn fields(&mut self, key: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let Value::Array(parts) = self.query(redis::cmd("HGETALL").arg(key)) else { return Vec::new() };
+        let Value::Array(parts) = self.query(redis::cmd("HGETALL").arg(key)) else {
+            return Vec::new();
+        };
         let mut parts = parts.into_iter().filter_map(bytes);
         std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
     }

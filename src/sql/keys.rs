@@ -63,10 +63,19 @@ pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Ve
     if values.len() != mapping.key.len() {
         raise(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("mapping \"{name}\" takes {} key values, not {}", mapping.key.len(), values.len()),
+            format!(
+                "mapping \"{name}\" takes {} key values, not {}",
+                mapping.key.len(),
+                values.len()
+            ),
             format!(
                 "Its key columns are {}.",
-                mapping.key.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+                mapping
+                    .key
+                    .iter()
+                    .map(|column| column.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
             "",
         );

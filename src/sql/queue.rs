@@ -58,15 +58,12 @@ fn wait(timeout: default!(Interval, "'5s'")) -> bool {
     // First those that are visible but have not appended yet, then the ring as it stands.
     let started = std::time::Instant::now();
     let number = shared.commits().counter_now();
-    let committed =
-        waiting::wait_until(shared, timeout, |shared| shared.commits().all_done(number), None);
-    pgrx::check_for_interrupts!();
+    let committed = waiting::wait_until(shared, timeout, |shared| shared.commits().all_done(number), None);
     if committed != Waited::Done {
         return false;
     }
     let position = shared.ring().head();
     let waited = waiting::wait_for(shared, position, timeout.saturating_sub(started.elapsed()));
-    pgrx::check_for_interrupts!();
     waited == Waited::Done && purges_done(shared, timeout.saturating_sub(started.elapsed()))
 }
 
@@ -80,9 +77,11 @@ fn purges_done(shared: Shared, timeout: Duration) -> bool {
     if due.is_empty() {
         return true;
     }
-    let done = |shared: Shared| due.iter().all(|(mapping, epoch)| shared.gates().is_purged(*mapping, *epoch));
+    let done = |shared: Shared| {
+        due.iter()
+            .all(|(mapping, epoch)| shared.gates().is_purged(*mapping, *epoch))
+    };
     let waited = waiting::wait_until(shared, timeout, done, None);
-    pgrx::check_for_interrupts!();
     waited == Waited::Done
 }
 
@@ -93,7 +92,14 @@ fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8]) -> i64 {
         no_answer("This process cannot receive one.");
     };
     let mut entry = Vec::new();
-    Invalidate { mapping, hash, key, reply: backend, ticket }.encode(&mut entry);
+    Invalidate {
+        mapping,
+        hash,
+        key,
+        reply: backend,
+        ticket,
+    }
+    .encode(&mut entry);
     if !append(shared, &entry) {
         shared.replies().release(backend, ticket);
         raise(
@@ -104,13 +110,11 @@ fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8]) -> i64 {
         );
     }
     let answered = |shared: Shared| shared.replies().poll(backend, ticket).is_some();
-    let waited = waiting::wait_until(shared, PATIENCE, answered, None);
+    waiting::wait_until(shared, PATIENCE, answered, None);
     let answer = shared.replies().poll(backend, ticket);
     shared.replies().release(backend, ticket);
-    pgrx::check_for_interrupts!();
     match answer {
         Some(answer) => answer,
-        None if waited == Waited::Interrupted => no_answer("The wait was interrupted."),
         None => no_answer(&format!("There was none within {} seconds.", PATIENCE.as_secs())),
     }
 }
@@ -121,7 +125,9 @@ fn append(shared: Shared, entry: &[u8]) -> bool {
         // SAFETY: the ring's lock is held.
         unsafe { shared.ring().reserve_locked(entry.len()) }
     };
-    let Ok(mut reservation) = reserved else { return false };
+    let Ok(mut reservation) = reserved else {
+        return false;
+    };
     reservation.write(entry);
     reservation.publish();
     shared.wake_worker(false);

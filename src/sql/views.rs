@@ -2,10 +2,7 @@
 use std::sync::atomic::Ordering;
 
 use pg_redis_cache_core::config::{Format, Mapping};
-use pgrx::{
-    datum::datetime_support::IntervalConversionError,
-    prelude::*,
-};
+use pgrx::{datum::datetime_support::IntervalConversionError, prelude::*};
 
 use super::shared;
 use crate::{
@@ -55,7 +52,9 @@ fn mapping_rows() -> TableIterator<
                 mapping.template.columns().map(str::to_string).collect(),
                 value_columns(&mapping, &default_database),
                 format_name(mapping.format).to_string(),
-                mapping.ttl.map(|seconds| microseconds(i64::from(seconds.get()) * 1_000_000)),
+                mapping
+                    .ttl
+                    .map(|seconds| microseconds(i64::from(seconds.get()) * 1_000_000)),
                 state.to_string(),
                 problem,
             )
@@ -79,7 +78,10 @@ fn state_of(shared: Shared, place: Option<u16>) -> (&'static str, Option<String>
     match shared.state(place) {
         MappingState::Active => ("active", None),
         MappingState::Error => ("error", Some(shared.problem(place))),
-        _ => ("pending", Some(shared.problem(place)).filter(|problem| !problem.is_empty())),
+        _ => (
+            "pending",
+            Some(shared.problem(place)).filter(|problem| !problem.is_empty()),
+        ),
     }
 }
 
@@ -199,7 +201,11 @@ fn status_row() -> TableIterator<
         interval(lag.max()),
         control.reconnects.load(Ordering::Relaxed) as i64,
         text(StatusText::LastError),
-        if error_at == 0 { None } else { TimestampWithTimeZone::try_from(error_at).ok() },
+        if error_at == 0 {
+            None
+        } else {
+            TimestampWithTimeZone::try_from(error_at).ok()
+        },
         control.pool_size.load(Ordering::Relaxed) as i32,
         control.pool_idle.load(Ordering::Relaxed) as i32,
         control.pool_waiting.load(Ordering::Relaxed) as i32,

@@ -21,8 +21,10 @@ impl Worker {
         let list = relations::configured();
         let fingerprint = relations::configured_fingerprint(&list);
         let default_database = gucs::text(&gucs::DATABASE);
-        let wanted: Vec<(u64, Mapping)> =
-            list.into_iter().map(|mapping| (mapping.fingerprint(&default_database), mapping)).collect();
+        let wanted: Vec<(u64, Mapping)> = list
+            .into_iter()
+            .map(|mapping| (mapping.fingerprint(&default_database), mapping))
+            .collect();
         let mut placeless = Vec::new();
         let changed = {
             let last = xact::next_xid().saturating_sub(1);
@@ -58,8 +60,10 @@ impl Worker {
     fn remember(&mut self, wanted: &[(u64, Mapping)]) {
         for mapping in self.shared.occupied() {
             let fingerprint = self.shared.fingerprint(mapping);
-            let definition =
-                wanted.iter().find(|(other, _)| *other == fingerprint).map(|(_, found)| found.clone());
+            let definition = wanted
+                .iter()
+                .find(|(other, _)| *other == fingerprint)
+                .map(|(_, found)| found.clone());
             match definition {
                 Some(definition) => {
                     let expiry = expiry(&definition);
@@ -73,8 +77,13 @@ impl Worker {
     }
 }
 
+/// The fingerprint that no mapping has.
+pub const NO_FINGERPRINT: u64 = 0;
+
 fn expiry(mapping: &Mapping) -> Expiry {
-    let milliseconds = mapping.ttl.and_then(|seconds| NonZeroU64::new(u64::from(seconds.get()) * 1000));
+    let milliseconds = mapping
+        .ttl
+        .and_then(|seconds| NonZeroU64::new(u64::from(seconds.get()) * 1000));
     milliseconds.map_or(Expiry::Never, Expiry::Milliseconds)
 }
 
@@ -87,7 +96,8 @@ fn retire(shared: Shared, wanted: &[(u64, Mapping)], last: u64) -> bool {
             && !wanted.iter().any(|(other, _)| *other == fingerprint)
         {
             shared.set_state_locked(mapping, MappingState::Retiring);
-            shared.gates().lose_locked(mapping, last);
+            // Without a fingerprint no backend that still reads the old list can fill.
+            shared.gates().define_locked(mapping, NO_FINGERPRINT, last);
             any = true;
         }
     }

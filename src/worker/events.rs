@@ -21,7 +21,9 @@ impl Worker {
     pub(super) fn handle(&mut self, event: Event) {
         match event {
             Event::Acknowledged { chunk, counts } => {
-                counts.into_iter().for_each(|(mapping, counts)| self.count(mapping, &counts));
+                counts
+                    .into_iter()
+                    .for_each(|(mapping, counts)| self.count(mapping, &counts));
                 self.acknowledged(chunk);
             }
             Event::Answer { ticket, deleted } => {
@@ -77,7 +79,8 @@ impl Worker {
         if changed {
             self.lose_everything();
         }
-        self.shared.set_status_text(StatusText::ServerVersion, &server.version);
+        self.shared
+            .set_status_text(StatusText::ServerVersion, &server.version);
         self.shared.set_connected(true);
         self.connected = true;
         if self.trouble.take().is_some() {

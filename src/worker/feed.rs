@@ -122,7 +122,12 @@ impl Worker {
             return false;
         }
         let bytes = chunk.byte_len();
-        let sent = Sent { id: chunk.id(), end: self.feed.position, bytes, committed_at };
+        let sent = Sent {
+            id: chunk.id(),
+            end: self.feed.position,
+            bytes,
+            committed_at,
+        };
         self.feed.next_chunk += 1;
         self.feed.unacknowledged += bytes;
         self.feed.sent.push_back(sent);
@@ -153,10 +158,19 @@ impl Worker {
 
     /// Rules 3, 4 and 6.
     fn take_write(&mut self, transaction: &Transaction, op: &Op, chunk: &mut Chunk) {
-        let current = self.shared.gates().is_current(op.mapping, transaction.epoch_of(op.mapping));
+        let current = self
+            .shared
+            .gates()
+            .is_current(op.mapping, transaction.epoch_of(op.mapping));
         let verdict =
-            self.shared.slots().take_write(op.hash, transaction.xid, transaction.s, current, op.kind);
-        let target = Target { mapping: op.mapping, hash: op.hash, key: op.key };
+            self.shared
+                .slots()
+                .take_write(op.hash, transaction.xid, transaction.s, current, op.kind);
+        let target = Target {
+            mapping: op.mapping,
+            hash: op.hash,
+            key: op.key,
+        };
         if verdict == Verdict::Set && self.store(target, op.value, false, chunk) {
             return;
         }
@@ -169,9 +183,16 @@ impl Worker {
         let slots = *self.shared.slots();
         let mut decisions = slots.take_fills(fills.s, fills.xmin, fills.xmax);
         for fill in fills.fills() {
-            let ticket = FillTicket { version: fill.version, epoch: fill.epoch };
+            let ticket = FillTicket {
+                version: fill.version,
+                epoch: fill.epoch,
+            };
             let epoch = self.shared.gates().note(fill.mapping);
-            let target = Target { mapping: fill.mapping, hash: fill.hash, key: fill.key };
+            let target = Target {
+                mapping: fill.mapping,
+                hash: fill.hash,
+                key: fill.key,
+            };
             let stored = matches!(decisions.take(fill.hash, ticket, epoch), FillVerdict::Apply)
                 && self.store(target, fill.value, true, chunk);
             if !stored {
@@ -185,7 +206,10 @@ impl Worker {
     }
 
     fn take_invalidate(&mut self, invalidate: &Invalidate, chunk: &mut Chunk) {
-        let asker = Asker { backend: invalidate.reply, ticket: invalidate.ticket };
+        let asker = Asker {
+            backend: invalidate.reply,
+            ticket: invalidate.ticket,
+        };
         if invalidate.mapping == batch::PING {
             let ticket = self.feed.ticket_for(asker);
             if let Some(engine) = &self.engine {
@@ -200,14 +224,19 @@ impl Worker {
         self.shared.slots().take_invalidate(invalidate.hash);
         self.shared.hints().clear(invalidate.hash);
         let ticket = self.feed.ticket_for(asker);
-        let target =
-            Target { mapping: invalidate.mapping, hash: invalidate.hash, key: invalidate.key };
+        let target = Target {
+            mapping: invalidate.mapping,
+            hash: invalidate.hash,
+            key: invalidate.key,
+        };
         chunk.delete(target, Some(ticket));
     }
 
     /// Adds a value to the chunk. False if the mapping is gone or the value cannot be read.
     fn store(&self, target: Target, value: &[u8], is_fill: bool, chunk: &mut Chunk) -> bool {
-        let Some(written) = self.written.get(&target.mapping) else { return false };
+        let Some(written) = self.written.get(&target.mapping) else {
+            return false;
+        };
         match Value::decode(value) {
             Ok(Value::Text(text)) => chunk.store_text(target, text, written.expiry, is_fill),
             Ok(Value::Hash(_)) => chunk.store_hash(target, value, written.expiry, is_fill),
@@ -236,7 +265,12 @@ impl Worker {
     }
 
     fn note_oldest(&self) {
-        let oldest = self.feed.sent.iter().flat_map(|sent| sent.committed_at.first()).next();
+        let oldest = self
+            .feed
+            .sent
+            .iter()
+            .flat_map(|sent| sent.committed_at.first())
+            .next();
         self.shared
             .control()
             .oldest_unsent

@@ -33,7 +33,11 @@ impl Target {
         let password_file = gucs::text(&gucs::PASSWORD_FILE);
         Ok(Self {
             url: gucs::url(),
-            password: if password_file.is_empty() { String::new() } else { read_password(&password_file)? },
+            password: if password_file.is_empty() {
+                String::new()
+            } else {
+                read_password(&password_file)?
+            },
             password_file,
             connect_timeout: gucs::connect_timeout(),
             command_timeout: gucs::command_timeout(),
@@ -60,7 +64,9 @@ pub fn configured_address() -> Result<(Address, Option<Secret>), String> {
 fn read_password(path: &str) -> Result<String, String> {
     let problem = |what: &str| format!("pg_redis_cache.password_file \"{path}\" {what}");
     let file = fs::File::open(path).map_err(|error| problem(&format!("cannot be read: {error}")))?;
-    let metadata = file.metadata().map_err(|error| problem(&format!("cannot be read: {error}")))?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| problem(&format!("cannot be read: {error}")))?;
     // SAFETY: a plain system call.
     let own = metadata.uid() == unsafe { libc::geteuid() };
     // As for Postgres's own key files (be-secure-common.c): one of root's may be readable by a group.
@@ -69,7 +75,9 @@ fn read_password(path: &str) -> Result<String, String> {
         return Err(problem("must be owned by the server's user or by root"));
     }
     if metadata.permissions().mode() & forbidden != 0 {
-        return Err(problem("can be read by others: take that permission away (chmod 600)"));
+        return Err(problem(
+            "can be read by others: take that permission away (chmod 600)",
+        ));
     }
     let mut line = String::new();
     BufReader::new(file)
@@ -119,7 +127,9 @@ impl Worker {
 
 /// Takes a stored hash apart for the engine.
 fn hash_fields<'a>(bytes: &'a [u8], each: &mut dyn FnMut(&'a [u8], &'a [u8])) -> Option<bool> {
-    let Ok(Value::Hash(hash)) = Value::decode(bytes) else { return None };
+    let Ok(Value::Hash(hash)) = Value::decode(bytes) else {
+        return None;
+    };
     hash.fields().for_each(|(name, value)| each(name, value));
     Some(hash.complete())
 }

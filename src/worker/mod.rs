@@ -87,7 +87,10 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
     // SAFETY: the handlers are the server's own.
     unsafe {
         pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(compat::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(compat::SignalHandlerForShutdownRequest));
+        pg_sys::pqsignal(
+            pg_sys::SIGTERM as i32,
+            Some(compat::SignalHandlerForShutdownRequest),
+        );
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     let Some(shared) = Shared::get() else { return };
@@ -150,7 +153,8 @@ impl Worker {
     fn sleep(&mut self) {
         self.shared.worker_sleeps(true);
         if !self.feed.can_take(self.shared) {
-            self.wait_set.wait(LONGEST_SLEEP.min(self.purges.next_due()).min(self.resolver_due()));
+            self.wait_set
+                .wait(LONGEST_SLEEP.min(self.purges.next_due()).min(self.resolver_due()));
         }
         self.shared.worker_sleeps(false);
     }
@@ -177,7 +181,9 @@ impl Worker {
             }
         }
         let Some(engine) = self.engine.take() else { return };
-        engine.send(Request::Shutdown { within: deadline.saturating_duration_since(Instant::now()) });
+        engine.send(Request::Shutdown {
+            within: deadline.saturating_duration_since(Instant::now()),
+        });
         while !engine.is_finished() {
             match engine.try_recv() {
                 Some(Event::Stopped { .. }) => break,

@@ -28,8 +28,13 @@ pub struct Asker {
 
 enum Stage {
     /// Waits until the ring's tail has come to the position.
-    Barrier { epoch: u64, position: u64 },
-    Running { since: Instant },
+    Barrier {
+        epoch: u64,
+        position: u64,
+    },
+    Running {
+        since: Instant,
+    },
 }
 
 #[derive(Default)]
@@ -66,7 +71,12 @@ impl Worker {
             self.shared.gates().lose_locked(mapping, 0);
             self.shared.gates().note(mapping)
         };
-        self.purges.0.entry(mapping).or_default().askers.push((epoch, asker));
+        self.purges
+            .0
+            .entry(mapping)
+            .or_default()
+            .askers
+            .push((epoch, asker));
     }
 
     /// Brings every purge that is due one step further.
@@ -87,7 +97,9 @@ impl Worker {
 
     fn begin_purge(&mut self, mapping: u16) {
         let shared = self.shared;
-        let Some(state) = self.purges.0.get_mut(&mapping) else { return };
+        let Some(state) = self.purges.0.get_mut(&mapping) else {
+            return;
+        };
         if state.not_before.is_some_and(|due| due > Instant::now()) {
             return;
         }
@@ -105,23 +117,35 @@ impl Worker {
             }
             return;
         }
-        state.stage = Some(Stage::Barrier { epoch, position: shared.ring().head() });
+        state.stage = Some(Stage::Barrier {
+            epoch,
+            position: shared.ring().head(),
+        });
         if shared.ring().used() == 0 {
             self.send_purge(mapping, epoch);
         }
     }
 
     fn send_purge(&mut self, mapping: u16, epoch: u64) {
-        let (Some(engine), Some(kinds), Some(template)) =
-            (&self.engine, self.shared.kinds(mapping), self.shared.template(mapping))
-        else {
+        let (Some(engine), Some(kinds), Some(template)) = (
+            &self.engine,
+            self.shared.kinds(mapping),
+            self.shared.template(mapping),
+        ) else {
             return;
         };
         let glob = template.glob();
         let matches = Arc::new(move |key: &[u8]| template.parse(key, &kinds).is_some());
-        engine.send(Request::Purge(PurgeJob { mapping, epoch, glob, matches }));
+        engine.send(Request::Purge(PurgeJob {
+            mapping,
+            epoch,
+            glob,
+            matches,
+        }));
         if let Some(state) = self.purges.0.get_mut(&mapping) {
-            state.stage = Some(Stage::Running { since: Instant::now() });
+            state.stage = Some(Stage::Running {
+                since: Instant::now(),
+            });
         }
     }
 
@@ -137,8 +161,9 @@ impl Worker {
         if let Some(Stage::Running { since }) = state.stage.take() {
             state.not_before = Some(Instant::now() + PAUSE.max(since.elapsed()));
         }
-        let (answered, waiting) =
-            std::mem::take(&mut state.askers).into_iter().partition(|(wanted, _)| *wanted <= epoch);
+        let (answered, waiting) = std::mem::take(&mut state.askers)
+            .into_iter()
+            .partition(|(wanted, _)| *wanted <= epoch);
         state.askers = waiting;
         let answered: Vec<(u64, Asker)> = answered;
         for (_, asker) in answered {

@@ -18,7 +18,7 @@ use pgrx::{
     pg_sys::{self, BgwHandleStatus},
 };
 
-use super::Worker;
+use super::{Worker, config::NO_FINGERPRINT};
 use crate::{
     capture::{
         relations,
@@ -84,9 +84,12 @@ impl Worker {
     }
 
     fn has_problem(&self) -> bool {
-        self.shared
-            .occupied()
-            .any(|mapping| matches!(self.shared.state(mapping), MappingState::Error | MappingState::Pending))
+        self.shared.occupied().any(|mapping| {
+            matches!(
+                self.shared.state(mapping),
+                MappingState::Error | MappingState::Pending
+            )
+        })
     }
 
     fn databases(&self) -> BTreeSet<String> {
@@ -102,7 +105,10 @@ fn still_runs(running: &mut Running) -> bool {
     let mut pid = 0;
     // SAFETY: the handle was made by RegisterDynamicBackgroundWorker.
     let status = unsafe { pg_sys::GetBackgroundWorkerPid(running.handle, &raw mut pid) };
-    let runs = matches!(status, BgwHandleStatus::BGWH_STARTED | BgwHandleStatus::BGWH_NOT_YET_STARTED);
+    let runs = matches!(
+        status,
+        BgwHandleStatus::BGWH_STARTED | BgwHandleStatus::BGWH_NOT_YET_STARTED
+    );
     if !runs {
         // SAFETY: allocated by RegisterDynamicBackgroundWorker, and not used again.
         unsafe { pg_sys::pfree(running.handle.cast()) };
@@ -112,8 +118,7 @@ fn still_runs(running: &mut Running) -> bool {
 
 fn start(database: &str) -> Option<Running> {
     let mut worker = super::description(c"pg_redis_cache resolver", c"pg_redis_cache_resolver_main");
-    worker.bgw_flags =
-        (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
+    worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
     worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
     worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
     // SAFETY: plain integers and a static string; the server copies the description and makes the handle in
@@ -158,7 +163,10 @@ pub extern "C-unwind" fn pg_redis_cache_resolver_main(_argument: pg_sys::Datum) 
         .collect();
     for (place, _, _) in &list {
         if shared.state(*place) != MappingState::Active {
-            shared.set_problem(*place, &format!("database \"{database}\" cannot be opened: see the server log"));
+            shared.set_problem(
+                *place,
+                &format!("database \"{database}\" cannot be opened: see the server log"),
+            );
         }
     }
     // SAFETY: connects this process; a database that is not there ends it with a FATAL in the log.
@@ -172,17 +180,13 @@ pub extern "C-unwind" fn pg_redis_cache_resolver_main(_argument: pg_sys::Datum) 
     });
 }
 
-fn publish(
-    shared: Shared,
-    place: u16,
-    fingerprint: u64,
-    mapping: &Mapping,
-    found: Result<Resolved, String>,
-) {
-    let found = found.and_then(|resolved| match collision_of(shared, place, mapping, &resolved.kinds) {
-        Some(problem) => Err(problem),
-        None => Ok(resolved),
-    });
+fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, found: Result<Resolved, String>) {
+    let found = found.and_then(
+        |resolved| match collision_of(shared, place, mapping, &resolved.kinds) {
+            Some(problem) => Err(problem),
+            None => Ok(resolved),
+        },
+    );
     let problem = found.as_ref().err().cloned().unwrap_or_default();
     let last = xact::next_xid().saturating_sub(1);
     {
@@ -224,7 +228,8 @@ fn deactivate(shared: Shared, place: u16, last: u64) {
     if shared.state(place) == MappingState::Error {
         return;
     }
-    shared.gates().lose_locked(place, last);
+    // Without a fingerprint no backend that still takes the mapping for active can fill.
+    shared.gates().define_locked(place, NO_FINGERPRINT, last);
     shared.set_state_locked(place, MappingState::Error);
     shared.bump_generation_locked();
 }

@@ -22,11 +22,7 @@ pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Option<u64> {
 }
 
 /// Reserves room and declares what is to be purged, in one hold of the ring's lock (rule 6).
-fn reserve(
-    shared: Shared,
-    sealed: &mut Sealed,
-    xid: u64,
-) -> Option<pg_redis_cache_core::ring::Reservation> {
+fn reserve(shared: Shared, sealed: &mut Sealed, xid: u64) -> Option<pg_redis_cache_core::ring::Reservation> {
     loop {
         let held = shared.lock_ring();
         let length = sealed.entry_len();

@@ -1,5 +1,5 @@
 //! Handing rows that a statement has read to the worker, as far as rule 3 lets them pass.
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, ops::Range, sync::atomic::Ordering};
 
 use pg_redis_cache_core::{
     coherence,
@@ -39,19 +39,27 @@ pub fn send_fills(fills: &[Fill], bytes: &[u8], xmin: pg_sys::TransactionId, xma
         log.clear(KEPT);
         for fill in fills.iter().filter(|fill| !has_changes(fill.mapping)) {
             if !admit(shared, fill, bytes, xmin, log) {
-                shared.stats(fill.mapping).fills_dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                shared
+                    .stats(fill.mapping)
+                    .fills_dropped
+                    .fetch_add(1, Ordering::Relaxed);
             }
         }
         if log.is_empty() {
             return;
         }
+        // Before the append: the worker clears the hint of a fill that it drops.
+        let now = now_ms();
+        fills.iter().for_each(|fill| shared.hints().set(fill.hash, now));
         if append(shared, log.seal(number, xmin, xmax)) {
-            let now = now_ms();
-            fills.iter().for_each(|fill| shared.hints().set(fill.hash, now));
             shared.wake_worker(false);
         } else {
             for fill in fills {
-                shared.stats(fill.mapping).fills_dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                shared.hints().clear(fill.hash);
+                shared
+                    .stats(fill.mapping)
+                    .fills_dropped
+                    .fetch_add(1, Ordering::Relaxed);
             }
         }
     });
@@ -88,7 +96,9 @@ fn append(shared: Shared, entry: &[u8]) -> bool {
     // SAFETY: the ring's lock is held.
     let reserved = unsafe { ring.reserve_locked(entry.len()) };
     drop(held);
-    let Ok(mut reservation) = reserved else { return false };
+    let Ok(mut reservation) = reserved else {
+        return false;
+    };
     reservation.write(entry);
     reservation.publish()
 }

@@ -104,13 +104,17 @@ fn with_buffer(mapping: u16, work: impl FnOnce(&mut TransactionBuffer, u32)) {
 /// Captures that the row of `key` is now as in `value`.
 pub fn set(mapping: u16, hash: u64, key: &[u8], value: &[u8]) {
     with_buffer(mapping, |buffer, nest| {
-        buffer.capture_set(nest, mapping, hash, key, value.len(), |out| out.extend_from_slice(value));
+        buffer.capture_set(nest, mapping, hash, key, value.len(), |out| {
+            out.extend_from_slice(value)
+        });
     });
 }
 
 /// Captures that `key` is to be deleted.
 pub fn delete(mapping: u16, hash: u64, key: &[u8]) {
-    with_buffer(mapping, |buffer, nest| buffer.capture_del(nest, mapping, hash, key));
+    with_buffer(mapping, |buffer, nest| {
+        buffer.capture_del(nest, mapping, hash, key)
+    });
 }
 
 /// Marks a mapping for a purge at commit.
@@ -127,7 +131,9 @@ pub fn position() -> Position {
 pub fn changed_since(position: Position, mapping: u16, key: &[u8]) -> bool {
     TRANSACTION.with_borrow(|transaction| {
         transaction.touched.contains(mapping)
-            && transaction.buffer.contains_since(position, mapping, key_hash(key), key)
+            && transaction
+                .buffer
+                .contains_since(position, mapping, key_hash(key), key)
     })
 }
 
@@ -204,31 +210,35 @@ unsafe extern "C-unwind" fn subtransaction_event(
 /// Rules 2 and 9: takes the number, notes the epochs, and seals what was captured.
 fn pre_commit(shared: Shared) {
     let (captured, noted, mixed) = TRANSACTION.with_borrow(|transaction| {
-        (!transaction.buffer.is_empty(), transaction.generation, transaction.mixed)
+        (
+            !transaction.buffer.is_empty(),
+            transaction.generation,
+            transaction.mixed,
+        )
     });
     if !captured && noted.is_none() && shared.published() == 0 {
         return;
     }
     let Some(xid) = top_xid() else { return };
-    let other_list = mixed
-        || relations::local_fingerprint() != shared.published()
-        || noted.is_some_and(|generation| generation != shared.generation());
-    if captured || other_list {
-        seal(shared, xid, other_list);
+    let other_list = || {
+        mixed
+            || relations::local_fingerprint() != shared.published()
+            || noted.is_some_and(|generation| generation != shared.generation())
+    };
+    if captured || other_list() {
+        let number = shared.commits().begin(compat::backend_number());
+        TRANSACTION.with_borrow_mut(|transaction| {
+            transaction.numbered = number.is_some();
+            let mut sealed = transaction
+                .buffer
+                .seal(xid, number.unwrap_or(0), |mapping| shared.gates().note(mapping));
+            // The list is compared after the epochs have been noted: a change between the two moves an epoch.
+            if number.is_none() || other_list() {
+                sealed.purge(&every_mapping(shared));
+            }
+            transaction.sealed = Some(sealed);
+        });
     }
-}
-
-fn seal(shared: Shared, xid: u64, other_list: bool) {
-    let number = shared.commits().begin(compat::backend_number());
-    TRANSACTION.with_borrow_mut(|transaction| {
-        transaction.numbered = number.is_some();
-        let mut sealed =
-            transaction.buffer.seal(xid, number.unwrap_or(0), |mapping| shared.gates().note(mapping));
-        if other_list || number.is_none() {
-            sealed.purge(&every_mapping(shared));
-        }
-        transaction.sealed = Some(sealed);
-    });
 }
 
 /// The mappings that exist, in whatever state.
@@ -243,7 +253,11 @@ fn every_mapping(shared: Shared) -> MappingSet {
 /// Rule 1: the transaction is visible, and what it changed goes to the ring.
 fn committed(shared: Shared) {
     let (sealed, late, touched) = TRANSACTION.with_borrow_mut(|transaction| {
-        (transaction.sealed.take(), !transaction.buffer.is_empty(), transaction.touched)
+        (
+            transaction.sealed.take(),
+            !transaction.buffer.is_empty(),
+            transaction.touched,
+        )
     });
     let mut appended = None;
     if let Some(mut sealed) = sealed {
@@ -272,9 +286,9 @@ fn resolve_wanted(shared: Shared) -> bool {
         TRANSACTION.with_borrow(|transaction| (transaction.ran_ddl, transaction.mapped_ddl));
     mapped_ddl
         || (ran_ddl
-            && shared.occupied().any(|mapping| {
-                matches!(shared.state(mapping), MappingState::Pending | MappingState::Error)
-            }))
+            && shared
+                .occupied()
+                .any(|mapping| matches!(shared.state(mapping), MappingState::Pending | MappingState::Error)))
 }
 
 /// At COMMIT the transaction state still has the id (xact.c, CommitTransaction).
@@ -313,8 +327,8 @@ fn pre_prepare(shared: Shared) {
 }
 
 fn prepared(shared: Shared) {
-    let touched = TRANSACTION
-        .with_borrow_mut(|transaction| transaction.sealed.take().map(|sealed| concerned(&sealed)));
+    let touched =
+        TRANSACTION.with_borrow_mut(|transaction| transaction.sealed.take().map(|sealed| concerned(&sealed)));
     if let Some(touched) = touched {
         append::lose(shared, &touched, top_xid_at_commit());
     }

@@ -15,10 +15,15 @@ pub enum Waited {
 
 /// Waits until everything before `position` has been acknowledged.
 ///
-/// In COMMIT interrupts are held, so that the flags are looked at rather than acted upon; elsewhere the caller
-/// follows with CHECK_FOR_INTERRUPTS.
+/// In COMMIT interrupts are held: a cancel or a termination ends the wait there, and is acted upon afterwards.
+/// Elsewhere it is raised here.
 pub fn wait_for(shared: Shared, position: u64, timeout: Duration) -> Waited {
-    wait_until(shared, timeout, |shared| shared.ring().tail() >= position, Some(position))
+    wait_until(
+        shared,
+        timeout,
+        |shared| shared.ring().tail() >= position,
+        Some(position),
+    )
 }
 
 /// Waits until a condition holds that the worker or a committing backend brings about.
@@ -29,32 +34,51 @@ pub fn wait_until(
     position: Option<u64>,
 ) -> Waited {
     let deadline = Instant::now() + timeout;
-    let waiter = compat::backend_number();
+    let waiter = Waiter {
+        shared,
+        backend: compat::backend_number(),
+    };
     loop {
-        shared.set_waiter(waiter, position.unwrap_or(u64::MAX));
-        let result = if done(shared) {
-            Some(Waited::Done)
-        } else if interrupted() {
-            Some(Waited::Interrupted)
-        } else if Instant::now() >= deadline {
-            Some(Waited::TimedOut)
-        } else {
-            None
-        };
-        if let Some(result) = result {
-            shared.clear_waiter(waiter);
-            return result;
+        shared.set_waiter(waiter.backend, position.unwrap_or(u64::MAX));
+        if done(shared) {
+            return Waited::Done;
+        }
+        // Raises, but for a COMMIT, which holds interrupts.
+        pgrx::check_for_interrupts!();
+        if interrupted() {
+            return Waited::Interrupted;
+        }
+        if Instant::now() >= deadline {
+            return Waited::TimedOut;
         }
         // A position is announced by the worker; anything else is looked at every millisecond.
-        let pause = if position.is_some() { Duration::from_millis(100) } else { Duration::from_millis(1) };
+        let pause = if position.is_some() {
+            Duration::from_millis(100)
+        } else {
+            Duration::from_millis(1)
+        };
         sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+    }
+}
+
+/// A backend that waits, until it goes.
+struct Waiter {
+    shared: Shared,
+    backend: usize,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.shared.clear_waiter(self.backend);
     }
 }
 
 fn interrupted() -> bool {
     // SAFETY: flags that signal handlers set.
-    unsafe { std::ptr::read_volatile(&raw const pg_sys::QueryCancelPending) != 0
-        || std::ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0 }
+    unsafe {
+        std::ptr::read_volatile(&raw const pg_sys::QueryCancelPending) != 0
+            || std::ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0
+    }
 }
 
 fn sleep(pause: Duration) {
