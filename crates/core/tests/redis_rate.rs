@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_core::redis::{Chunk, Expiry, Request};
+use pg_redis_cache_core::redis::{Chunk, Event, Expiry, Request};
 use redis_support::{Bench, Server, settings, target};
 
 const ROUNDS: usize = 5;
@@ -56,6 +56,19 @@ fn benchmark_rate(port: u16) -> f64 {
     line.split(',').nth(1).unwrap().trim_matches('"').parse().unwrap()
 }
 
+fn newest_acknowledged(bench: &mut Bench) -> u64 {
+    bench.events.clear();
+    bench.wait_for("acknowledgement", |e| matches!(e, Event::Acknowledged { .. }));
+    let id = |e: &Event| {
+        if let Event::Acknowledged { chunk, .. } = e {
+            Some(*chunk)
+        } else {
+            None
+        }
+    };
+    bench.events.iter().rev().find_map(id).unwrap()
+}
+
 fn engine_rate(port: u16, lanes: usize) -> f64 {
     let mut bench = Bench::start(lanes, settings(&format!("redis://127.0.0.1:{port}")));
     bench.write_and_wait(|chunk| chunk.delete(target(0, b"warm"), None));
@@ -76,15 +89,17 @@ fn engine_rate(port: u16, lanes: usize) -> f64 {
         })
         .collect();
     let start = Instant::now();
+    let mut acknowledged = 9;
     for chunk in prepared {
         let id = chunk.id();
         bench.send(Request::Write(chunk));
-        if id >= CHUNKS_AHEAD + 10 {
-            bench.wait_for_chunk(id - CHUNKS_AHEAD);
-            bench.events.clear();
+        while id > acknowledged + CHUNKS_AHEAD {
+            acknowledged = newest_acknowledged(&mut bench);
         }
     }
-    bench.wait_for_chunk(chunks as u64 + 9);
+    while acknowledged < chunks as u64 + 9 {
+        acknowledged = newest_acknowledged(&mut bench);
+    }
     let rate = (chunks * OPS_IN_CHUNK) as f64 / start.elapsed().as_secs_f64();
     bench.stop();
     rate

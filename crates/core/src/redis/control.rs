@@ -81,9 +81,13 @@ impl Control {
                     },
                 }
             };
-            if let Ok(line) = result {
-                shared.tell_working();
-                return line;
+            match result {
+                Ok(line) => {
+                    shared.tell_working();
+                    return line;
+                }
+                Err(Cause::Reconfigured) => self.backoff.reset(),
+                Err(_) => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
 use super::address::{Address, Secret};
@@ -187,7 +187,8 @@ impl EngineHandle {
         self.reader.try_recv()
     }
 
-    /// Whether the engine's thread has ended, by a shutdown or a panic.
+    /// Whether the engine's thread has ended, by a shutdown or a panic. A panic too is reported, by
+    /// [`Event::Stopped`]; [`Self::join`] tells which it was.
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
@@ -207,23 +208,37 @@ impl EngineHandle {
 
 fn run(runtime: Runtime, shared: Rc<Shared>, requests: UnboundedReceiver<Request>) {
     let tasks = LocalSet::new();
+    let mut workers = JoinSet::new();
     let queues: Vec<Rc<Queue>> = (0..shared.setup.lanes).map(|_| Rc::default()).collect();
     for (number, queue) in queues.iter().enumerate() {
-        tasks.spawn_local(Lane::new(shared.clone(), queue.clone(), number).run());
+        workers.spawn_local_on(Lane::new(shared.clone(), queue.clone(), number).run(), &tasks);
     }
     let (errands, received) = mpsc::unbounded_channel();
-    tasks.spawn_local(Control::new(shared.clone(), received).run());
+    workers.spawn_local_on(Control::new(shared.clone(), received).run(), &tasks);
     let router = Router {
         shared: shared.clone(),
         queues,
         errands,
         requests,
     };
-    let drained = runtime.block_on(tasks.run_until(router.run()));
-    drop(tasks);
+    let outcome = runtime.block_on(tasks.run_until(async {
+        tokio::select! {
+            drained = router.run() => Ok(drained),
+            // Lanes and control run for ever: one that ends has panicked, and its keys would wait for ever.
+            Some(Err(panic)) = workers.join_next() => Err(panic),
+        }
+    }));
+    drop((workers, tasks));
     // A look-up of a name cannot be cancelled: its thread is left behind.
     runtime.shutdown_background();
-    shared.events.emit(Event::Stopped { drained });
+    shared.events.emit(Event::Stopped {
+        drained: *outcome.as_ref().unwrap_or(&false),
+    });
+    if let Err(panic) = outcome
+        && let Ok(panic) = panic.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Takes requests and hands them on.

@@ -212,9 +212,16 @@ impl Lane {
         }
         loop {
             self.pause().await;
-            let Ok(mut line) = self.shared.open(&self.role).await else {
-                self.queue.is_cut_off.set(self.backoff.attempts() > 1);
-                continue;
+            let mut line = match self.shared.open(&self.role).await {
+                Ok(line) => line,
+                Err(Cause::Reconfigured) => {
+                    self.backoff.reset();
+                    continue;
+                }
+                Err(_) => {
+                    self.queue.is_cut_off.set(self.backoff.attempts() > 1);
+                    continue;
+                }
             };
             match self.bury(&mut line, in_flight).await {
                 Ok(()) => {

@@ -1,6 +1,8 @@
 //! A Redis server of a test's own, and an engine that writes to it.
 #![allow(dead_code, reason = "each test binary uses another part of it")]
 
+pub mod detour;
+
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -75,6 +77,10 @@ impl Server {
             "redis+unix://{}?db=0{parameters}",
             self.folder.join("s").display()
         )
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("s")
     }
 
     /// A connection beside the engine's.

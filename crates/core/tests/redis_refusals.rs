@@ -1,0 +1,204 @@
+//! What Redis refuses: credentials, rights, commands, writes for now; and what is shown of it.
+
+mod redis_support;
+
+use std::sync::Arc;
+
+use pg_redis_cache_core::redis::{Cause, Event, Expiry, PurgeJob, Request, Secret, Settings};
+use redis::Commands;
+use redis_support::{Bench, Server, settings, target};
+
+fn lost(bench: &Bench) -> Vec<Option<u16>> {
+    let lost = |e: &Event| {
+        if let Event::Lost { mapping, .. } = e {
+            Some(*mapping)
+        } else {
+            None
+        }
+    };
+    bench.events.iter().filter_map(lost).collect()
+}
+
+#[test]
+fn a_wrong_password_is_told_and_shown_nowhere() {
+    let server = Server::start(&["--requirepass", "right"]);
+    let mut bench = Bench::start(1, settings(&server.url("&pass=hunter2")));
+    let place = bench.wait_for("refusal", |e| matches!(e, Event::Disconnected { .. }));
+    let Event::Disconnected { fault } = &bench.events[place] else {
+        unreachable!()
+    };
+    let shown = format!("{fault} {fault:?}");
+    assert!(
+        !shown.contains("hunter2") && shown.contains("pass=***"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("WRONGPASS") || shown.to_lowercase().contains("auth"),
+        "{shown}"
+    );
+
+    let right = Settings {
+        password: Some(Secret::new("right")),
+        ..settings(&server.url("&pass=hunter2"))
+    };
+    assert!(!format!("{right:?}").contains("right"), "{right:?}");
+    bench.send(Request::Reconfigure(right));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    assert_eq!(server.client_as("&pass=right").get::<_, u64>("k").unwrap(), 1);
+}
+
+#[test]
+fn a_password_in_the_address_is_used() {
+    let server = Server::start(&["--requirepass", "r&ght"]);
+    let mut bench = Bench::start(1, settings(&server.url("&pass=r%26ght")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+}
+
+#[test]
+fn no_error_shows_a_password_a_key_or_a_value() {
+    // A server that does not know the commands repeats their arguments.
+    let server = Server::start(&["--rename-command", "SET", "", "--rename-command", "UNLINK", ""]);
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    bench.write_and_wait(|chunk| {
+        chunk.store_text(target(6, b"secretkey"), b"secretvalue", Expiry::Never, false)
+    });
+    bench.send(Request::Reconfigure(settings(
+        "redis://bob:hunter2@127.0.0.1:1/0",
+    )));
+    bench.wait_for("refusal", |e| matches!(e, Event::Disconnected { .. }));
+    let shown = format!("{:?}", bench.events);
+    for secret in ["secretkey", "secretvalue", "hunter2"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    assert!(
+        shown.contains("unknown command") && shown.contains("bob:***@127.0.0.1:1"),
+        "{shown}"
+    );
+    assert_eq!(lost(&bench), [Some(6)]);
+}
+
+#[test]
+fn what_a_user_may_not_do_loses_the_mapping() {
+    let server = Server::start(&[]);
+    let mut redis = server.client();
+    let acl = |redis: &mut redis::Connection, rules: &[&str]| {
+        redis::cmd("ACL")
+            .arg("SETUSER")
+            .arg(rules)
+            .query::<()>(redis)
+            .unwrap();
+    };
+    acl(&mut redis, &["bob", "on", ">pw", "~*", "+@all", "-unlink"]);
+    let mut bench = Bench::start(2, settings(&server.url("&user=bob&pass=pw")));
+    bench.write_and_wait(|chunk| {
+        chunk.store_text(target(1, b"k"), b"1", Expiry::Never, false);
+        chunk.delete(target(2, b"k2"), Some(4));
+    });
+    assert_eq!(lost(&bench), [Some(2)]);
+    assert!(bench.events.iter().any(|e| matches!(
+        e,
+        Event::Answer {
+            ticket: 4,
+            deleted: None
+        }
+    )));
+    assert_eq!(
+        (bench.counts(1), bench.counts(2)),
+        ([1, 0, 0, 0, 0], [0, 0, 0, 0, 1])
+    );
+
+    let job = PurgeJob {
+        mapping: 1,
+        epoch: 3,
+        glob: b"k*".to_vec(),
+        matches: Arc::new(|_| true),
+    };
+    bench.send(Request::Purge(job));
+    let place = bench.wait_for("refusal", |e| {
+        matches!(
+            e,
+            Event::PurgeFailed {
+                mapping: 1,
+                epoch: 3,
+                ..
+            }
+        )
+    });
+    let shown = format!("{:?}", bench.events[place]);
+    assert!(shown.contains("NOPERM") && !shown.contains("pw"), "{shown}");
+}
+
+#[test]
+fn an_operation_that_breaks_the_connection_each_time_is_given_up_and_the_others_are_not() {
+    // A value beyond this is a protocol error to Redis, which ends the connection.
+    let server = Server::start(&["--proto-max-bulk-len", "1mb"]);
+    let mut redis = server.client();
+    let _: () = redis.set("k50", "old").unwrap();
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    let large = vec![b'x'; (1 << 20) + 1];
+    bench.write_and_wait(|chunk| {
+        for n in 0..100 {
+            let value = if n == 50 { large.as_slice() } else { b"new" };
+            chunk.store_text(target(8, format!("k{n}").as_bytes()), value, Expiry::Never, false);
+        }
+    });
+    assert!(!redis.exists::<_, bool>("k50").unwrap());
+    assert_eq!(redis::cmd("DBSIZE").query::<u64>(&mut redis).unwrap(), 99);
+    assert_eq!(lost(&bench), [Some(8)]);
+    assert_eq!(bench.counts(8), [99, 0, 0, 0, 1]);
+}
+
+#[test]
+fn a_server_that_refuses_for_now_is_waited_for() {
+    let server = Server::start(&["--min-replicas-to-write", "1"]);
+    let mut bench = Bench::start(2, settings(&server.url("")));
+    let id = bench.write(|chunk| {
+        chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false);
+        chunk.store_text(target(0, b"k"), b"2", Expiry::Never, false);
+    });
+    bench.wait_for(
+        "refusal",
+        |e| matches!(e, Event::Refusing { fault } if fault.to_string().contains("NOREPLICAS")),
+    );
+    let mut redis = server.client();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("min-replicas-to-write")
+        .arg(0)
+        .query(&mut redis)
+        .unwrap();
+    bench.wait_for_chunk(id);
+    assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
+    assert_eq!(lost(&bench), []);
+}
+
+#[test]
+fn a_master_that_becomes_a_replica_is_left_until_it_is_one_again() {
+    let server = Server::start(&[]);
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    let mark = bench.events.len();
+    let mut redis = server.client();
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg("1")
+        .query(&mut redis)
+        .unwrap();
+    let id = bench.write(|chunk| chunk.store_text(target(0, b"k"), b"2", Expiry::Never, false));
+    bench.wait_after(
+        mark,
+        "refusal",
+        |e| matches!(e, Event::Disconnected { fault } if fault.cause == Cause::Replica),
+    );
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("NO")
+        .arg("ONE")
+        .query(&mut redis)
+        .unwrap();
+    bench.wait_for_chunk(id);
+    // It has another replication id now: its data may have been another's meanwhile.
+    bench.wait_after(mark, "announcement", |e| {
+        matches!(e, Event::Connected { changed: true, .. })
+    });
+    assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
+}
