@@ -148,6 +148,10 @@ const RESTARTED_DELETED: Case = Case {
     restarts: 1,
     ..DELETED
 };
+const RESTARTED_ONE_AND_TWO_READERS: Case = Case {
+    restarts: 1,
+    ..ONE_AND_TWO_READERS
+};
 const RESTARTED_TWO_READERS: Case = Case {
     restarts: 1,
     ..TWO_AND_TWO_READERS
@@ -195,7 +199,9 @@ holds! {
     a_worker_that_is_restarted_while_purging: RESTARTED_LOSSY;
     a_worker_that_is_restarted_between_two_stores: RESTARTED_TORN;
     a_worker_that_is_restarted_around_a_deletion: RESTARTED_DELETED;
-    a_worker_that_is_restarted_under_two_readers: RESTARTED_TWO_READERS;
+    a_worker_that_is_restarted_under_a_writer_and_two_readers: RESTARTED_ONE_AND_TWO_READERS;
+    #[cfg_attr(debug_assertions, ignore = "4 million states: for --release")]
+    a_worker_that_is_restarted_under_two_writers_and_two_readers: RESTARTED_TWO_READERS;
 }
 
 /// Whether the search finds what goes wrong without a condition, in a history that holds with it.
