@@ -32,6 +32,8 @@ mod table;
 pub mod transaction;
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod model;
 
 pub use table::BadLayout;

@@ -318,7 +318,7 @@ impl TransactionBuffer {
     /// PRE_COMMIT: what is to be sent once the transaction is visible. The buffer is empty after it.
     ///
     /// `xid` is the full top-level id, `s` the number taken by rule 2, and `epoch_of` tells the
-    /// epoch of each mapping that has ops. Memory that cannot be had turns ops into purges.
+    /// epoch of each mapping that may have ops. Memory that cannot be had turns ops into purges.
     pub fn seal(&mut self, xid: u64, s: u64, epoch_of: impl Fn(u16) -> u64) -> Sealed {
         self.settle_deeper_than(TOP_LEVEL);
         let all = self.log.beginning();
@@ -331,8 +331,14 @@ impl TransactionBuffer {
         if !purges.is_empty() {
             self.remove(&purges);
         }
-        let mut touched = MappingSet::EMPTY;
-        self.log.ops().for_each(|op| touched.insert(op.mapping));
+        // This may name a mapping whose ops were all rolled back, which costs the note of an epoch;
+        // to look at every op again would cost more.
+        let mut touched = if self.log.is_empty() {
+            MappingSet::EMPTY
+        } else {
+            self.captured
+        };
+        touched.subtract(&purges);
         let mut sealed = Sealed {
             header: Vec::new(),
             ops: std::mem::take(&mut self.log),
@@ -403,7 +409,7 @@ impl Sealed {
         self.ops.ops()
     }
 
-    /// The mappings that have ops.
+    /// The mappings that have ops, and maybe some whose ops were rolled back.
     pub fn touched(&self) -> &MappingSet {
         &self.touched
     }

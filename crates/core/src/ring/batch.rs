@@ -368,6 +368,7 @@ impl<'a> Ops<'a> {
 impl<'a> Iterator for Ops<'a> {
     type Item = Op<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Op<'a>> {
         // Checked when decoded, or our own encoding: an error cannot come, and would end here.
         if self.0.at_end() { None } else { self.0.op().ok() }
@@ -393,6 +394,7 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    #[inline]
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
         let Some((bytes, rest)) = self.rest.split_at_checked(len) else {
             let (offset, available) = (self.offset, self.rest.len());
@@ -407,28 +409,35 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let mut array = [0; N];
         array.copy_from_slice(self.bytes(N)?);
         Ok(array)
     }
 
+    #[inline]
     fn u16(&mut self) -> Result<u16, DecodeError> {
         self.array().map(u16::from_le_bytes)
     }
 
+    #[inline]
     fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_le_bytes)
     }
 
+    #[inline]
     fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_le_bytes)
     }
 
+    #[inline]
     fn op(&mut self) -> Result<Op<'a>, DecodeError> {
-        let (hash, key_len, value_len, mapping) = (self.u64()?, self.u32()?, self.u32()?, self.u16()?);
-        let offset = self.offset;
-        let [kind] = self.array()?;
+        // One check for the whole header: every op of every transaction comes by here.
+        let mut header = Cursor::new(self.bytes(OP_HEADER)?);
+        let (hash, key_len, value_len) = (header.u64()?, header.u32()?, header.u32()?);
+        let (mapping, [kind]) = (header.u16()?, header.array()?);
+        let offset = self.offset - 1;
         let kind = Kind::from_byte(kind).ok_or(DecodeError::UnknownKind { kind, offset })?;
         let key = self.bytes(key_len as usize)?;
         Ok(Op {
@@ -441,8 +450,9 @@ impl<'a> Cursor<'a> {
     }
 
     fn fill(&mut self) -> Result<Fill<'a>, DecodeError> {
-        let (hash, version, epoch) = (self.u64()?, self.u64()?, self.u64()?);
-        let (key_len, value_len, mapping) = (self.u32()?, self.u32()?, self.u16()?);
+        let mut header = Cursor::new(self.bytes(FILL_HEADER)?);
+        let (hash, version, epoch) = (header.u64()?, header.u64()?, header.u64()?);
+        let (key_len, value_len, mapping) = (header.u32()?, header.u32()?, header.u16()?);
         let key = self.bytes(key_len as usize)?;
         Ok(Fill {
             mapping,

@@ -18,6 +18,7 @@
 //! Not here: the lock itself, waking the worker, and what an entry means ([`batch`]).
 
 pub mod batch;
+mod duplicates;
 pub mod oplog;
 
 #[cfg(test)]

@@ -8,7 +8,10 @@
 //! [`crate::coherence::transaction`].
 
 use super::batch::{Kind, OP_HEADER, Op, Ops, op_header};
-use rustc_hash::{FxHashMap, FxHashSet};
+use super::duplicates::superseded;
+
+/// Bytes that the first op allocates.
+const FIRST_ROOM: usize = 1024;
 
 /// A place in the log, between two ops.
 ///
@@ -96,9 +99,14 @@ impl OpLog {
         if self.ops == u32::MAX {
             return Err(refused);
         }
-        self.bytes
-            .try_reserve(required.saturating_add(OP_HEADER))
-            .map_err(|_| refused)?;
+        let room = required.saturating_add(OP_HEADER);
+        // The first op makes room for a few: most transactions have no more.
+        let room = if self.bytes.capacity() == 0 {
+            room.max(FIRST_ROOM)
+        } else {
+            room
+        };
+        self.bytes.try_reserve(room).map_err(|_| refused)?;
         let start = self.bytes.len();
         self.bytes
             .extend_from_slice(&op_header(mapping, kind, hash, key_len, 0));
@@ -216,40 +224,16 @@ impl OpLog {
         let Some(ops) = self.ops_since(from) else {
             return false;
         };
-        let Some(duplicates) = duplicate_hashes(ops, self.ops - from.ops) else {
+        let Some(superseded) = superseded(ops, (self.ops - from.ops) as usize) else {
             return false;
         };
-        if duplicates.is_empty() {
-            return true;
+        if !superseded.is_empty() {
+            let mut places = 0..;
+            self.rewrite(from, marks, |_| match places.next() {
+                Some(place) if superseded.contains(place) => Rewrite::Drop,
+                _ => Rewrite::Keep,
+            });
         }
-        let mut newest: FxHashMap<(u16, &[u8]), usize> = FxHashMap::default();
-        if newest.try_reserve(duplicates.len()).is_err() {
-            return false;
-        }
-        let mut at = from.bytes;
-        for op in ops {
-            if duplicates.contains(&mixed(&op)) {
-                if newest.try_reserve(1).is_err() {
-                    return false;
-                }
-                newest.insert((op.mapping, op.key), at);
-            }
-            at += op.encoded_len();
-        }
-        let mut kept: Vec<usize> = newest.into_values().collect();
-        kept.sort_unstable();
-        let mut kept = kept.into_iter().peekable();
-        self.rewrite(from, marks, |at, op| {
-            if !duplicates.contains(&mixed(op)) {
-                return Rewrite::Keep;
-            }
-            // Ascending on both sides: the next kept offset is never behind this op.
-            if kept.next_if_eq(&at).is_some() {
-                Rewrite::Keep
-            } else {
-                Rewrite::Drop
-            }
-        });
         true
     }
 
@@ -260,7 +244,7 @@ impl OpLog {
         marks: impl IntoIterator<Item = &'m mut Position>,
         of: impl Fn(u16) -> bool,
     ) {
-        self.rewrite(from, marks, |_, op| {
+        self.rewrite(from, marks, |op| {
             if of(op.mapping) {
                 Rewrite::Delete
             } else {
@@ -277,7 +261,7 @@ impl OpLog {
         of: impl Fn(u16) -> bool,
     ) {
         let all = self.beginning();
-        self.rewrite(all, marks, |_, op| {
+        self.rewrite(all, marks, |op| {
             if of(op.mapping) {
                 Rewrite::Drop
             } else {
@@ -292,7 +276,7 @@ impl OpLog {
         &mut self,
         from: Position,
         marks: impl IntoIterator<Item = &'m mut Position>,
-        mut decide: impl FnMut(usize, &Op<'_>) -> Rewrite,
+        mut decide: impl FnMut(&Op<'_>) -> Rewrite,
     ) {
         if !self.is_current(from) {
             return;
@@ -314,7 +298,7 @@ impl OpLog {
             }
             let (size, kept) = (op.encoded_len(), OP_HEADER + op.key.len());
             let as_del = op_header(op.mapping, Kind::Del, op.hash, op.key.len() as u32, 0);
-            match decide(read, &op) {
+            match decide(&op) {
                 Rewrite::Keep => {
                     if write < read {
                         self.bytes.copy_within(read..read + size, write);
@@ -349,29 +333,6 @@ impl OpLog {
         self.last = None;
         self.rewrites += 1;
     }
-}
-
-/// The key's hash with the mapping in it: keys of two mappings are different keys.
-fn mixed(op: &Op<'_>) -> u64 {
-    op.hash ^ u64::from(op.mapping).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// The hashes that occur more than once, which is mostly none. `None` if memory is short.
-fn duplicate_hashes(ops: Ops<'_>, count: u32) -> Option<FxHashSet<u64>> {
-    let mut duplicates = FxHashSet::default();
-    if count < 2 {
-        return Some(duplicates);
-    }
-    let mut seen: FxHashSet<u64> = FxHashSet::default();
-    seen.try_reserve(count as usize).ok()?;
-    for op in ops {
-        let hash = mixed(&op);
-        if !seen.insert(hash) {
-            duplicates.try_reserve(1).ok()?;
-            duplicates.insert(hash);
-        }
-    }
-    Some(duplicates)
 }
 
 #[cfg(test)]

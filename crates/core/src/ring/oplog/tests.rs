@@ -146,7 +146,7 @@ fn last_of_each(ops: &[Plain]) -> Vec<Plain> {
 proptest! {
     #[test]
     fn compacting_keeps_the_last_op_of_each_key_behind_the_place(
-        outer in prop::collection::vec(op(), 0..6), inner in prop::collection::vec(op(), 0..12)
+        outer in prop::collection::vec(op(), 0..6), inner in prop::collection::vec(op(), 0..24)
     ) {
         let mut log = OpLog::default();
         push_all(&mut log, &outer);
@@ -160,7 +160,7 @@ proptest! {
 
     #[test]
     fn deletes_keep_the_keys_and_the_places(
-        outer in prop::collection::vec(op(), 0..6), inner in prop::collection::vec(op(), 0..12)
+        outer in prop::collection::vec(op(), 0..6), inner in prop::collection::vec(op(), 0..24)
     ) {
         let mut log = OpLog::default();
         push_all(&mut log, &outer);
