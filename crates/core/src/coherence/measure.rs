@@ -4,7 +4,7 @@
 //! They print nanoseconds on the CPU for each op, the median of several runs, and assert nothing:
 //! what a machine needs that does other things at the same time is no fact about the code.
 
-use super::key_hash;
+use crate::encode::key::key_hash;
 use super::slots::Slots;
 use super::table::OnHeap;
 use super::transaction::TransactionBuffer;
