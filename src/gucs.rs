@@ -351,7 +351,13 @@ unsafe extern "C-unwind" fn check_mappings(
     match parsed {
         Ok(_) => true,
         Err(error) => {
-            explain(&raw mut pg_sys::GUC_check_errdetail_string, &error.detail());
+            let message = error.message();
+            let message =
+                message.get(..1).unwrap_or_default().to_uppercase() + message.get(1..).unwrap_or_default();
+            explain(
+                &raw mut pg_sys::GUC_check_errdetail_string,
+                &format!("{message}. {}", error.detail()),
+            );
             if let Some(hint) = error.hint() {
                 explain(&raw mut pg_sys::GUC_check_errhint_string, &hint);
             }

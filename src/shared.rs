@@ -305,6 +305,11 @@ impl Shared {
         self.place(mapping).fingerprint.load(Ordering::Acquire)
     }
 
+    /// Whether the resolver has found the kinds of a mapping's key columns: only then can it have keys.
+    pub fn has_kinds(&self, mapping: u16) -> bool {
+        self.place(mapping).keys.load(Ordering::Acquire) > 0
+    }
+
     /// The kinds of a mapping's key columns, once the resolver has found them.
     pub fn kinds(&self, mapping: u16) -> Option<Vec<KeyKind>> {
         let place = self.place(mapping);

@@ -20,11 +20,15 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
 
 /// Called when a statement creates, alters, truncates or drops an object. TRUNCATE … CASCADE and the cascades
 /// of DROP come here for every table they reach.
-pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid) {
-    let changes = matches!(
-        access,
-        ObjectAccessType::OAT_DROP | ObjectAccessType::OAT_TRUNCATE | ObjectAccessType::OAT_POST_ALTER
-    );
+pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid, column: i32) {
+    let changes = match access {
+        ObjectAccessType::OAT_DROP | ObjectAccessType::OAT_TRUNCATE | ObjectAccessType::OAT_POST_ALTER => {
+            true
+        }
+        // A new column of a table that is there already.
+        ObjectAccessType::OAT_POST_CREATE => column > 0,
+        _ => false,
+    };
     if changes
         && class == pg_sys::Oid::from(pg_sys::RelationRelationId)
         && let Some(relation) = relations::lookup(object)

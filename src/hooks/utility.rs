@@ -75,7 +75,7 @@ unsafe extern "C-unwind" fn access(
         if let Some(previous) = PREVIOUS_ACCESS {
             previous(access, class, object, sub_id, arg);
         }
-        seen(access, class, object);
+        seen(access, class, object, sub_id);
     }
 }
 
@@ -84,6 +84,7 @@ unsafe extern "C-unwind" fn seen(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
     object: pg_sys::Oid,
+    column: c_int,
 ) {
-    ddl::object_accessed(access, class, object)
+    ddl::object_accessed(access, class, object, column)
 }

@@ -7,8 +7,16 @@ use pgrx::pg_sys;
 
 use crate::shared::Shared;
 
-/// Appends. Returns the position behind the entry, or `None` if there is none to wait for.
-pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Option<u64> {
+/// What has to reach Redis for a transaction.
+pub struct Appended {
+    /// The position behind its entry, `None` if it has no entry.
+    pub end: Option<u64>,
+    /// The mappings that are purged for it.
+    pub purges: MappingSet,
+}
+
+/// Appends what was sealed.
+pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Appended {
     // SAFETY: reads the clock.
     sealed.set_committed_at(unsafe { pg_sys::GetCurrentTimestamp() });
     let reservation = reserve(shared, &mut sealed, xid);
@@ -18,7 +26,10 @@ pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Option<u64> {
         end
     });
     shared.wake_worker(false);
-    end
+    Appended {
+        end,
+        purges: *sealed.purges(),
+    }
 }
 
 /// Reserves room and declares what is to be purged, in one hold of the ring's lock (rule 6).

@@ -265,7 +265,7 @@ fn committed(shared: Shared) {
             // Another library changed rows in its own PRE_COMMIT, after ours: their values were not sealed.
             sealed.purge(&touched);
         }
-        appended = append::append(shared, sealed, top_xid_at_commit());
+        appended = Some(append::append(shared, sealed, top_xid_at_commit()));
     } else if late {
         append::lose(shared, &touched, top_xid_at_commit());
     }
@@ -273,10 +273,10 @@ fn committed(shared: Shared) {
         shared.want_resolve();
     }
     ended(shared);
-    if let Some(end) = appended
+    if let Some(appended) = appended
         && gucs::SYNCHRONOUS.get()
     {
-        waiting::wait_for_commit(shared, end);
+        waiting::wait_for_commit(shared, &appended);
     }
 }
 
