@@ -203,7 +203,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // SAFETY: the lock was acquired by this process. After an ERROR all locks have been released already,
         // but nothing that holds one calls anything that raises.
-        unsafe { pg_sys::LWLockRelease(self.0) };
+        unsafe { compat::unguarded::LWLockRelease(self.0) };
     }
 }
 
@@ -521,14 +521,14 @@ impl Shared {
     pub fn set_latch_of(&self, backend: usize) {
         if backend < self.control().max_backends as usize {
             // SAFETY: the number is a backend's. A wakeup too many does no harm.
-            unsafe { pg_sys::SetLatch(compat::latch_of(backend)) };
+            unsafe { compat::unguarded::SetLatch(compat::latch_of(backend)) };
         }
     }
 }
 
 fn lock(lock: *mut pg_sys::LWLock) -> Held {
     // SAFETY: one of the two locks that the startup hook was given.
-    unsafe { pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE) };
+    unsafe { compat::unguarded::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE) };
     Held(lock)
 }
 

@@ -35,8 +35,8 @@ pub unsafe fn allowed(query: *mut pg_sys::QueryDesc) -> bool {
             && snapshot_is_plain((*query).snapshot)
             && relations::list_is_published()
             && !xact::ran_ddl()
+            // There is no worker, and so no connection, before recovery has finished.
             && Shared::get().is_some_and(|shared| shared.connected())
-            && !pg_sys::RecoveryInProgress()
     }
 }
 

@@ -3,9 +3,8 @@
 //! Called in COMMIT: nothing here allocates or raises. The ring never makes a transaction wait. What it has no
 //! room for steps down the ladder: values, then deletes of the same keys, then a purge.
 use pg_redis_cache_core::coherence::{MappingSet, transaction::Sealed};
-use pgrx::pg_sys;
 
-use crate::shared::Shared;
+use crate::{compat, shared::Shared};
 
 /// What has to reach Redis for a transaction.
 pub struct Appended {
@@ -18,7 +17,7 @@ pub struct Appended {
 /// Appends what was sealed.
 pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Appended {
     // SAFETY: reads the clock.
-    sealed.set_committed_at(unsafe { pg_sys::GetCurrentTimestamp() });
+    sealed.set_committed_at(unsafe { compat::unguarded::GetCurrentTimestamp() });
     let reservation = reserve(shared, &mut sealed, xid);
     let end = reservation.map(|reservation| {
         let end = reservation.end();

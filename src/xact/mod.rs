@@ -89,7 +89,7 @@ pub fn init() {
 
 fn nest_level() -> u32 {
     // SAFETY: a plain read of the transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+    unsafe { compat::unguarded::GetCurrentTransactionNestLevel() as u32 }
 }
 
 fn with_buffer(mapping: u16, work: impl FnOnce(&mut TransactionBuffer, u32)) {
@@ -167,13 +167,13 @@ pub fn ran_ddl() -> bool {
 /// The time of the statement in milliseconds, on the clock of the hint table.
 pub fn now_ms() -> u64 {
     // SAFETY: a plain read.
-    (unsafe { pg_sys::GetCurrentStatementStartTimestamp() } / 1000).max(0) as u64
+    (unsafe { compat::unguarded::GetCurrentStatementStartTimestamp() } / 1000).max(0) as u64
 }
 
 /// The full top-level id of the transaction, `None` if it has none because it wrote nothing.
 fn top_xid() -> Option<u64> {
     // SAFETY: a plain read of the transaction state.
-    let xid = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    let xid = unsafe { compat::unguarded::GetTopFullTransactionIdIfAny() }.value;
     (xid as u32 != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
 }
 
