@@ -12,6 +12,7 @@ use pgrx::pg_sys::{self, CmdType, OnConflictAction};
 use super::{
     relations::{self, MappedRelation},
     row::{self, Row},
+    tap_all::{self, Count},
 };
 use crate::{compat, nodes, xact};
 
@@ -66,6 +67,7 @@ impl ModifyTap {
                 && target
                     .as_ref()
                     .is_some_and(|relation| relation.key_may_change(nodes::integers((*plan).onConflictCols)));
+            tap_all::count(Count::ModifyTaps);
             Some(Box::new(Self {
                 real: (*node).ps.ExecProcNodeReal?,
                 node,
@@ -97,6 +99,7 @@ impl ModifyTap {
         // SAFETY: the node has RETURNING projections, so it has an expression context.
         unsafe {
             let Some(target) = self.target.clone() else { return };
+            tap_all::count(Count::ChangedRows);
             match (*self.node).operation {
                 CmdType::CMD_DELETE if self.marked => self.deleted_by_mark(&target, returned),
                 CmdType::CMD_DELETE => self.deleted_by_ctid(&target),

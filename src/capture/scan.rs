@@ -13,6 +13,7 @@ use super::{
     point,
     relations::{self, ActiveMapping, MappedRelation, Placed},
     row::{self, Key, Row},
+    tap_all::{self, Count, TAP_ALL},
 };
 use crate::{gucs, shared::Shared, xact};
 
@@ -33,11 +34,16 @@ pub unsafe fn allowed(query: *mut pg_sys::QueryDesc) -> bool {
             && gucs::FILL.get()
             && pg_sys::ParallelWorkerNumber < 0
             && snapshot_is_plain((*query).snapshot)
-            && relations::list_is_published()
-            && !xact::ran_ddl()
-            && Shared::get().is_some_and(|shared| shared.connected())
+            && (TAP_ALL || fill_can_arrive())
             && !pg_sys::RecoveryInProgress()
     }
+}
+
+/// Whether what this transaction reads would be taken as a fill, and Redis be there to get it.
+fn fill_can_arrive() -> bool {
+    relations::list_is_published()
+        && !xact::ran_ddl()
+        && Shared::get().is_some_and(|shared| shared.connected())
 }
 
 unsafe fn snapshot_is_plain(snapshot: pg_sys::Snapshot) -> bool {
@@ -79,12 +85,13 @@ impl ScanTap {
             let fills: Vec<usize> = (0..relation.mappings.len())
                 .filter(|index| {
                     let placed = &relation.mappings[*index];
-                    !xact::has_changes(placed.mapping.index) && fills(placed, (*node).plan)
+                    (TAP_ALL || !xact::has_changes(placed.mapping.index)) && fills(placed, (*node).plan)
                 })
                 .collect();
             if fills.is_empty() {
                 return None;
             }
+            tap_all::count(Count::ScanTaps);
             Some(Box::new(Self {
                 real: (*node).ExecProcNodeReal?,
                 relation,
@@ -104,6 +111,7 @@ impl ScanTap {
             if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
                 return;
             }
+            tap_all::count(Count::ReadRows);
             for index in &self.fills {
                 batch.take(
                     &self.relation.mappings[*index],
