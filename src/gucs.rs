@@ -245,7 +245,7 @@ fn define_memory() {
     GucRegistry::define_int_guc(
         c"pg_redis_cache.hash_slots",
         c"The number of slots that keep reads and writes of a key in order.",
-        c"Rounded up to a power of two; 40 bytes each. With more keys changing at a time than slots, fills are refused more often.",
+        c"Rounded up to a power of two; 64 bytes each. With more keys changing at a time than slots, fills are refused more often.",
         &HASH_SLOTS,
         1024,
         1 << 26,

@@ -566,7 +566,7 @@ fn plan() -> Plan {
         Layout::array::<MappingStats>(mappings).ok(),
         Gates::layout(mappings).ok(),
         Slots::layout(gucs::hash_slots()).ok(),
-        Hints::layout(gucs::hash_slots()).ok(),
+        Hints::layout(hints()).ok(),
         Commits::layout(backends).ok(),
         Replies::layout(backends).ok(),
         Lag::layout().ok(),
@@ -586,6 +586,11 @@ fn plan() -> Plan {
         *offset = at;
     }
     Plan { total, offsets }
+}
+
+/// A hint that another key's overwrites costs a fill, where a shared slot costs little: there are four times as many.
+fn hints() -> usize {
+    gucs::hash_slots() * 4
 }
 
 fn max_backends() -> usize {
@@ -650,7 +655,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
         let made = [
             Gates::init_in_place(base.add(at(3)), mappings).is_ok(),
             Slots::init_in_place(base.add(at(4)), gucs::hash_slots()).is_ok(),
-            Hints::init_in_place(base.add(at(5)), gucs::hash_slots()).is_ok(),
+            Hints::init_in_place(base.add(at(5)), hints()).is_ok(),
             Commits::init_in_place(base.add(at(6)), max_backends()).is_ok(),
             Replies::init_in_place(base.add(at(7)), max_backends()).is_ok(),
             Lag::init_in_place(base.add(at(8))).is_ok(),

@@ -15,5 +15,6 @@ pub mod relations;
 pub mod resolve;
 pub mod row;
 mod scan;
+mod tap_all;
 pub mod taps;
 pub mod text;

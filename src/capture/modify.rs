@@ -12,6 +12,7 @@ use pgrx::pg_sys::{self, CmdType, OnConflictAction};
 use super::{
     relations::{self, MappedRelation},
     row::{self, Row},
+    tap_all::{self, Count},
 };
 use crate::{compat, nodes, xact};
 
@@ -41,7 +42,7 @@ impl ModifyTap {
     ///
     /// # Safety
     /// `node` must be an initialised `ModifyTableState` that is about to run.
-    pub unsafe fn new(node: *mut pg_sys::ModifyTableState, marked: Option<u64>) -> Option<Box<Self>> {
+    pub unsafe fn new(node: *mut pg_sys::ModifyTableState, marked: Option<u64>) -> Option<Self> {
         // SAFETY: as the caller promises; ExecProcNodeReal was set by ExecInitNode.
         unsafe {
             let plan = (*node).ps.plan.cast::<pg_sys::ModifyTable>();
@@ -66,7 +67,8 @@ impl ModifyTap {
                 && target
                     .as_ref()
                     .is_some_and(|relation| relation.key_may_change(nodes::integers((*plan).onConflictCols)));
-            Some(Box::new(Self {
+            tap_all::count(Count::ModifyTaps);
+            Some(Self {
                 real: (*node).ps.ExecProcNodeReal?,
                 node,
                 old_row_wanted: captures && old_row_wanted(node, plan),
@@ -75,7 +77,7 @@ impl ModifyTap {
                 marked: marked.is_some(),
                 upsert_changes_key,
                 position: xact::Position::default(),
-            }))
+            })
         }
     }
 
@@ -97,6 +99,7 @@ impl ModifyTap {
         // SAFETY: the node has RETURNING projections, so it has an expression context.
         unsafe {
             let Some(target) = self.target.clone() else { return };
+            tap_all::count(Count::ChangedRows);
             match (*self.node).operation {
                 CmdType::CMD_DELETE if self.marked => self.deleted_by_mark(&target, returned),
                 CmdType::CMD_DELETE => self.deleted_by_ctid(&target),

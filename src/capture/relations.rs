@@ -22,7 +22,10 @@ use pgrx::{
 };
 use rustc_hash::FxHashMap;
 
-use super::text::{Pinning, ValueWriter};
+use super::{
+    tap_all::{self, TAP_ALL},
+    text::{Pinning, ValueWriter},
+};
 use crate::{gucs, nodes, shared::Shared, xact};
 
 /// A column of a mapping.
@@ -109,7 +112,7 @@ pub struct MappedRelation {
 impl MappedRelation {
     /// Whether any mapping stores new rows.
     pub fn stores_inserts(&self) -> bool {
-        cfg!(feature = "tap_all") || self.mappings.iter().any(|placed| placed.mapping.stores_inserts())
+        TAP_ALL || self.mappings.iter().any(|placed| placed.mapping.stores_inserts())
     }
 
     /// The key columns of all mappings, one mapping after the other.
@@ -120,7 +123,7 @@ impl MappedRelation {
     /// Whether setting those columns can change a key.
     pub fn key_may_change(&self, set: impl Iterator<Item = i32>) -> bool {
         let mut set = set;
-        cfg!(feature = "tap_all")
+        TAP_ALL
             || self.keys.iter().any(|key| key.generated)
             || set.any(|column| self.keys.iter().any(|key| i32::from(key.attribute) == column))
     }
@@ -170,7 +173,7 @@ pub fn any_mapped() -> bool {
     if gucs::take_list_changed() || GENERATION.get() != shared.generation() {
         refresh(shared);
     }
-    cfg!(feature = "tap_all") || ANY_MAPPED.get()
+    TAP_ALL || ANY_MAPPED.get()
 }
 
 /// The generation of the list that this backend works with.
@@ -238,7 +241,7 @@ fn refresh(shared: Shared) {
             ..Known::default()
         };
     });
-    if had_any || ANY_MAPPED.get() {
+    if had_any || TAP_ALL || ANY_MAPPED.get() {
         register_callbacks();
         // SAFETY: only marks plans invalid; plans made under another list lack the marks or have stale ones.
         unsafe { pg_sys::ResetPlanCache() };
@@ -421,23 +424,11 @@ pub fn table_of(mapping: &Mapping) -> Oid {
 }
 
 fn build(relid: Oid) -> Option<MappedRelation> {
-    if cfg!(feature = "tap_all") {
-        return Some(MappedRelation {
-            relid,
-            mappings: Vec::new(),
-            last_attribute: 0,
-            keys: Vec::new(),
-        });
-    }
-    let root = root_of(relid)?;
-    let locals: Vec<(u16, u64, Rc<Mapping>)> = KNOWN.with_borrow(|known| {
-        known
-            .list
-            .iter()
-            .filter(|local| local.root == root)
-            .map(|local| (local.index, local.fingerprint, Rc::clone(&local.definition)))
-            .collect()
-    });
+    let (root, locals) = if TAP_ALL {
+        made_for(relid)?
+    } else {
+        listed_for(relid)?
+    };
     let mut relation = MappedRelation {
         relid,
         mappings: Vec::new(),
@@ -451,7 +442,33 @@ fn build(relid: Oid) -> Option<MappedRelation> {
             place(&mut relation, Rc::new(mapping));
         }
     }
-    (!relation.mappings.is_empty()).then_some(relation)
+    (TAP_ALL || !relation.mappings.is_empty()).then_some(relation)
+}
+
+/// A mapped table, and the number, fingerprint and definition of each of its mappings.
+type Definitions = (Oid, Vec<(u16, u64, Rc<Mapping>)>);
+
+/// What the list in force has for a relation.
+fn listed_for(relid: Oid) -> Option<Definitions> {
+    let root = root_of(relid)?;
+    let locals = KNOWN.with_borrow(|known| {
+        known
+            .list
+            .iter()
+            .filter(|local| local.root == root)
+            .map(|local| (local.index, local.fingerprint, Rc::clone(&local.definition)))
+            .collect()
+    });
+    Some((root, locals))
+}
+
+/// What a build that taps everything makes up for a relation.
+fn made_for(relid: Oid) -> Option<Definitions> {
+    if !tap_all::is_table(relid) {
+        return None;
+    }
+    let mapping = tap_all::mapping_of(relid).map(|mapping| (tap_all::MAPPING, 0, Rc::new(mapping)));
+    Some((relid, mapping.into_iter().collect()))
 }
 
 /// The mapped table that a relation is or belongs to.
@@ -522,7 +539,8 @@ pub fn value_names(definition: &Mapping, root: Oid) -> Vec<String> {
     }
 }
 
-fn live_columns(relid: Oid) -> Vec<String> {
+/// The names of a relation's columns in order, without those that have been dropped.
+pub fn live_columns(relid: Oid) -> Vec<String> {
     (1..=i16::MAX)
         .map_while(|number| {
             // SAFETY: a system cache look-up; the tuple is released after its fields have been copied.
