@@ -61,23 +61,16 @@ pub fn find(shared: Shared, name: &str) -> Found {
 pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Vec<u8>, u64) {
     let mapping = &found.mapping;
     if values.len() != mapping.key.len() {
+        let columns: Vec<&str> = mapping.key.iter().map(|column| column.name.as_str()).collect();
         raise(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("wrong number of key values for mapping \"{name}\""),
             format!(
-                "mapping \"{name}\" takes {} key values, not {}",
-                mapping.key.len(),
-                values.len()
+                "Values given: {}. Key columns: {}.",
+                values.len(),
+                columns.join(", ")
             ),
-            format!(
-                "Its key columns are {}.",
-                mapping
-                    .key
-                    .iter()
-                    .map(|column| column.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-            "",
+            "Give one value for each key column, in that order.",
         );
     }
     let mut texts = Vec::with_capacity(values.len());
@@ -87,7 +80,7 @@ pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Ve
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
                 format!("the value for key column \"{}\" is NULL", column.name),
                 "Key columns are never NULL.",
-                "",
+                "Give a value for each key column.",
             );
         };
         let mut text = Vec::new();

@@ -55,7 +55,7 @@ fn wait(timeout: default!(Interval, "'5s'")) -> bool {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "the timeout of redis_cache.wait is not a time to wait",
             "",
-            "Give a positive interval without months, for example '5s'.",
+            "Give a positive interval, for example '5s'.",
         );
     };
     // First those that are visible but have not appended yet, then the ring as it stands.

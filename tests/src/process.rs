@@ -56,7 +56,10 @@ pub fn as_server_user(command: &mut Command) -> &mut Command {
 /// # Errors
 /// Those of starting a process.
 pub fn spawn_server(mut command: Command, signal: libc::c_int) -> io::Result<Child> {
-    as_server_user(&mut command).process_group(0);
+    // With it, pgrx adds a backtrace to the DETAIL of errors, which no user has and no two machines share.
+    as_server_user(&mut command)
+        .process_group(0)
+        .env_remove("RUST_BACKTRACE");
     let parent = std::process::id();
     // SAFETY: the closure runs between fork and exec and makes only async-signal-safe system calls. It runs
     // after the change of user, which would have reset the signal.
