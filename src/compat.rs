@@ -50,6 +50,40 @@ unsafe extern "C-unwind" {
     pub static mut bytea_output: c_int;
 }
 
+/// Functions on hot paths that never raise, read in their sources: called without pgrx's guard, which costs a
+/// sigsetjmp each time.
+pub mod unguarded {
+    use std::ffi::c_int;
+
+    use pgrx::pg_sys;
+
+    unsafe extern "C-unwind" {
+        /// executor/execProcnode.c: assigns two pointers.
+        pub fn ExecSetExecProcNode(node: *mut pg_sys::PlanState, function: pg_sys::ExecProcNodeMtd);
+        /// utils/mmgr/mcxt.c: links the callback in.
+        pub fn MemoryContextRegisterResetCallback(
+            context: pg_sys::MemoryContext,
+            callback: *mut pg_sys::MemoryContextCallback,
+        );
+        /// executor/execTuples.c: deforms; raises only for an attribute number that the descriptor does not have.
+        pub fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attribute: c_int);
+        /// access/transam/xact.c: reads a variable.
+        pub fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
+        /// access/transam/xact.c: reads a variable.
+        pub fn GetCurrentTransactionNestLevel() -> c_int;
+        /// access/transam/xact.c: reads a variable.
+        pub fn GetTopFullTransactionIdIfAny() -> pg_sys::FullTransactionId;
+        /// utils/adt/timestamp.c: reads the clock.
+        pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        /// storage/lmgr/lwlock.c: raises only beyond MAX_SIMUL_LWLOCKS (200) held at a time.
+        pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
+        /// storage/lmgr/lwlock.c: raises only for a lock that is not held.
+        pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        /// storage/ipc/latch.c: writes to a pipe or signals.
+        pub fn SetLatch(latch: *mut pg_sys::Latch);
+    }
+}
+
 /// The pgproc number of this backend, below `MaxBackends` for every backend that runs transactions.
 pub fn backend_number() -> usize {
     #[cfg(any(feature = "pg15", feature = "pg16"))]

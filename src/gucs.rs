@@ -245,7 +245,7 @@ fn define_memory() {
     GucRegistry::define_int_guc(
         c"pg_redis_cache.hash_slots",
         c"The number of slots that keep reads and writes of a key in order.",
-        c"Rounded up to a power of two; 40 bytes each. With more keys changing at a time than slots, fills are refused more often.",
+        c"Rounded up to a power of two; 64 bytes each. With more keys changing at a time than slots, fills are refused more often.",
         &HASH_SLOTS,
         1024,
         1 << 26,
@@ -351,7 +351,13 @@ unsafe extern "C-unwind" fn check_mappings(
     match parsed {
         Ok(_) => true,
         Err(error) => {
-            explain(&raw mut pg_sys::GUC_check_errdetail_string, &error.detail());
+            let message = error.message();
+            let message =
+                message.get(..1).unwrap_or_default().to_uppercase() + message.get(1..).unwrap_or_default();
+            explain(
+                &raw mut pg_sys::GUC_check_errdetail_string,
+                &format!("{message}. {}", error.detail()),
+            );
             if let Some(hint) = error.hint() {
                 explain(&raw mut pg_sys::GUC_check_errhint_string, &hint);
             }

@@ -203,7 +203,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // SAFETY: the lock was acquired by this process. After an ERROR all locks have been released already,
         // but nothing that holds one calls anything that raises.
-        unsafe { pg_sys::LWLockRelease(self.0) };
+        unsafe { compat::unguarded::LWLockRelease(self.0) };
     }
 }
 
@@ -303,6 +303,11 @@ impl Shared {
 
     pub fn fingerprint(&self, mapping: u16) -> u64 {
         self.place(mapping).fingerprint.load(Ordering::Acquire)
+    }
+
+    /// Whether the resolver has found the kinds of a mapping's key columns: only then can it have keys.
+    pub fn has_kinds(&self, mapping: u16) -> bool {
+        self.place(mapping).keys.load(Ordering::Acquire) > 0
     }
 
     /// The kinds of a mapping's key columns, once the resolver has found them.
@@ -516,14 +521,14 @@ impl Shared {
     pub fn set_latch_of(&self, backend: usize) {
         if backend < self.control().max_backends as usize {
             // SAFETY: the number is a backend's. A wakeup too many does no harm.
-            unsafe { pg_sys::SetLatch(compat::latch_of(backend)) };
+            unsafe { compat::unguarded::SetLatch(compat::latch_of(backend)) };
         }
     }
 }
 
 fn lock(lock: *mut pg_sys::LWLock) -> Held {
     // SAFETY: one of the two locks that the startup hook was given.
-    unsafe { pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE) };
+    unsafe { compat::unguarded::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE) };
     Held(lock)
 }
 
@@ -561,7 +566,7 @@ fn plan() -> Plan {
         Layout::array::<MappingStats>(mappings).ok(),
         Gates::layout(mappings).ok(),
         Slots::layout(gucs::hash_slots()).ok(),
-        Hints::layout(gucs::hash_slots()).ok(),
+        Hints::layout(hints()).ok(),
         Commits::layout(backends).ok(),
         Replies::layout(backends).ok(),
         Lag::layout().ok(),
@@ -581,6 +586,11 @@ fn plan() -> Plan {
         *offset = at;
     }
     Plan { total, offsets }
+}
+
+/// A hint that another key's overwrites costs a fill, where a shared slot costs little: there are four times as many.
+fn hints() -> usize {
+    gucs::hash_slots() * 4
 }
 
 fn max_backends() -> usize {
@@ -645,7 +655,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
         let made = [
             Gates::init_in_place(base.add(at(3)), mappings).is_ok(),
             Slots::init_in_place(base.add(at(4)), gucs::hash_slots()).is_ok(),
-            Hints::init_in_place(base.add(at(5)), gucs::hash_slots()).is_ok(),
+            Hints::init_in_place(base.add(at(5)), hints()).is_ok(),
             Commits::init_in_place(base.add(at(6)), max_backends()).is_ok(),
             Replies::init_in_place(base.add(at(7)), max_backends()).is_ok(),
             Lag::init_in_place(base.add(at(8))).is_ok(),

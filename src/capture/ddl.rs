@@ -2,7 +2,7 @@
 use pgrx::pg_sys::{self, ObjectAccessType, Oid};
 
 use super::relations;
-use crate::{shared::Shared, xact};
+use crate::{nodes, shared::Shared, xact};
 
 /// Called before each utility statement.
 ///
@@ -18,18 +18,67 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
     }
 }
 
+/// ALTER TABLE … ATTACH and DETACH PARTITION change which rows belong to a mapped table, and no other hook sees
+/// them. DETACH CONCURRENTLY commits in between, so this is called before and after the statement. Returns whether
+/// it is an ALTER TABLE of a mapped relation.
+///
+/// # Safety
+/// As [`before_utility`].
+pub unsafe fn around_alter_table(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: the cast follows the tag; the relation is looked up by name without a lock of our own.
+    unsafe {
+        if !nodes::is_a(statement, pg_sys::NodeTag::T_AlterTableStmt) || !relations::any_mapped() {
+            return false;
+        }
+        let relation = (*statement.cast::<pg_sys::AlterTableStmt>()).relation;
+        let relid = pg_sys::RangeVarGetRelidExtended(
+            relation,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        );
+        let Some(relation) = relations::lookup(relid) else {
+            return false;
+        };
+        relation.purge();
+        xact::note_mapped_ddl();
+        true
+    }
+}
+
 /// Called when a statement creates, alters, truncates or drops an object. TRUNCATE … CASCADE and the cascades
 /// of DROP come here for every table they reach.
-pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid) {
-    let changes = matches!(
-        access,
-        ObjectAccessType::OAT_DROP | ObjectAccessType::OAT_TRUNCATE | ObjectAccessType::OAT_POST_ALTER
-    );
+pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid, column: i32) {
+    let changes = match access {
+        ObjectAccessType::OAT_DROP | ObjectAccessType::OAT_TRUNCATE | ObjectAccessType::OAT_POST_ALTER => {
+            true
+        }
+        // A new column of a table that is there already.
+        ObjectAccessType::OAT_POST_CREATE => column > 0,
+        _ => false,
+    };
     if changes
         && class == pg_sys::Oid::from(pg_sys::RelationRelationId)
-        && let Some(relation) = relations::lookup(object)
+        && let Some(relation) = relations::lookup(table_behind(object))
     {
         relation.purge();
         xact::note_mapped_ddl();
+    }
+}
+
+/// The table that an index belongs to; any other relation itself.
+fn table_behind(relid: Oid) -> Oid {
+    if !relations::any_mapped() {
+        return pg_sys::InvalidOid;
+    }
+    // SAFETY: catalog look-ups within a transaction.
+    unsafe {
+        match pg_sys::get_rel_relkind(relid) as u8 {
+            pg_sys::RELKIND_INDEX | pg_sys::RELKIND_PARTITIONED_INDEX => {
+                pg_sys::IndexGetRelation(relid, true)
+            }
+            _ => relid,
+        }
     }
 }

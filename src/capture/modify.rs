@@ -42,7 +42,7 @@ impl ModifyTap {
     ///
     /// # Safety
     /// `node` must be an initialised `ModifyTableState` that is about to run.
-    pub unsafe fn new(node: *mut pg_sys::ModifyTableState, marked: Option<u64>) -> Option<Box<Self>> {
+    pub unsafe fn new(node: *mut pg_sys::ModifyTableState, marked: Option<u64>) -> Option<Self> {
         // SAFETY: as the caller promises; ExecProcNodeReal was set by ExecInitNode.
         unsafe {
             let plan = (*node).ps.plan.cast::<pg_sys::ModifyTable>();
@@ -68,7 +68,7 @@ impl ModifyTap {
                     .as_ref()
                     .is_some_and(|relation| relation.key_may_change(nodes::integers((*plan).onConflictCols)));
             tap_all::count(Count::ModifyTaps);
-            Some(Box::new(Self {
+            Some(Self {
                 real: (*node).ps.ExecProcNodeReal?,
                 node,
                 old_row_wanted: captures && old_row_wanted(node, plan),
@@ -77,7 +77,7 @@ impl ModifyTap {
                 marked: marked.is_some(),
                 upsert_changes_key,
                 position: xact::Position::default(),
-            }))
+            })
         }
     }
 

@@ -3,7 +3,10 @@
 //! It does where the node's own index condition or filter restricts every key column by the equality operator
 //! of the column type's default btree class, to something that does not depend on the scanned row: a constant,
 //! a parameter, a join key, an array of those (`IN`, `= ANY($1)`).
+use std::cell::RefCell;
+
 use pgrx::pg_sys::{self, AttrNumber, NodeTag, Oid};
+use rustc_hash::FxHashMap;
 
 use super::relations::Placed;
 use crate::nodes;
@@ -74,15 +77,26 @@ unsafe fn is_column(node: *mut pg_sys::Node, relation: i32, attribute: AttrNumbe
     }
 }
 
+thread_local! {
+    /// What has been found out, by operator and type: these do not change as long as both exist.
+    static KEY_EQUALITY: RefCell<FxHashMap<(u32, u32), bool>> = RefCell::new(FxHashMap::default());
+}
+
 /// Whether an operator is equality in the default btree family of a type; it may compare with a related type.
 unsafe fn is_key_equality(operator: Oid, type_id: Oid) -> bool {
+    let pair = (operator.to_u32(), type_id.to_u32());
+    if let Some(known) = KEY_EQUALITY.with_borrow(|known| known.get(&pair).copied()) {
+        return known;
+    }
     // SAFETY: look-ups in the type cache and the system caches.
-    unsafe {
+    let equality = unsafe {
         let entry = pg_sys::lookup_type_cache(type_id, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
         let family = (*entry).btree_opf;
         family != pg_sys::InvalidOid
             && pg_sys::get_op_opfamily_strategy(operator, family) == pg_sys::BTEqualStrategyNumber as i32
-    }
+    };
+    KEY_EQUALITY.with_borrow_mut(|known| known.insert(pair, equality));
+    equality
 }
 
 /// Whether an expression is the same for every row of the scan.

@@ -15,7 +15,7 @@ use super::{
     relations::{ActiveMapping, MappedColumn, MappedRelation, Placed},
     text::{JsonForm, Pinned},
 };
-use crate::xact;
+use crate::{compat::unguarded, xact};
 
 /// No key or value of a row is encoded past this: Redis refuses strings of more than 512 MB
 /// (`proto-max-bulk-len`).
@@ -40,7 +40,7 @@ impl Row {
         // SAFETY: deformed far enough, as slot_getattr does (tuptable.h).
         unsafe {
             if (*self.0).tts_nvalid < attribute {
-                pg_sys::slot_getsomeattrs_int(self.0, attribute.into());
+                unguarded::slot_getsomeattrs_int(self.0, attribute.into());
             }
             let index = attribute as usize - 1;
             (!*(*self.0).tts_isnull.add(index)).then(|| *(*self.0).tts_values.add(index))
@@ -52,7 +52,7 @@ impl Row {
         // SAFETY: `last` is a column of the slot's descriptor.
         unsafe {
             if (*self.0).tts_nvalid < last {
-                pg_sys::slot_getsomeattrs_int(self.0, last.into());
+                unguarded::slot_getsomeattrs_int(self.0, last.into());
             }
         }
     }

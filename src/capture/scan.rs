@@ -35,7 +35,6 @@ pub unsafe fn allowed(query: *mut pg_sys::QueryDesc) -> bool {
             && pg_sys::ParallelWorkerNumber < 0
             && snapshot_is_plain((*query).snapshot)
             && (TAP_ALL || fill_can_arrive())
-            && !pg_sys::RecoveryInProgress()
     }
 }
 
@@ -43,6 +42,7 @@ pub unsafe fn allowed(query: *mut pg_sys::QueryDesc) -> bool {
 fn fill_can_arrive() -> bool {
     relations::list_is_published()
         && !xact::ran_ddl()
+        // There is no worker, and so no connection, before recovery has finished.
         && Shared::get().is_some_and(|shared| shared.connected())
 }
 
@@ -60,8 +60,8 @@ pub struct ScanTap {
     /// The node's own function.
     pub real: NodeFunction,
     relation: Rc<MappedRelation>,
-    /// Which of the relation's mappings this scan fills.
-    fills: Vec<usize>,
+    /// Which of the relation's mappings this scan fills: a bit for each of the first 64.
+    fills: u64,
 }
 
 impl ScanTap {
@@ -69,7 +69,7 @@ impl ScanTap {
     ///
     /// # Safety
     /// `node` must be an initialised plan state.
-    pub unsafe fn new(node: *mut pg_sys::PlanState) -> Option<Box<Self>> {
+    pub unsafe fn new(node: *mut pg_sys::PlanState) -> Option<Self> {
         // SAFETY: the casts follow the tags.
         unsafe {
             match (*node).type_ {
@@ -82,21 +82,22 @@ impl ScanTap {
             let scan = node.cast::<pg_sys::ScanState>();
             let opened = (*scan).ss_currentRelation;
             let relation = relations::lookup(opened.as_ref()?.rd_id)?;
-            let fills: Vec<usize> = (0..relation.mappings.len())
-                .filter(|index| {
-                    let placed = &relation.mappings[*index];
-                    (TAP_ALL || !xact::has_changes(placed.mapping.index)) && fills(placed, (*node).plan)
-                })
-                .collect();
-            if fills.is_empty() {
+            let mut filled = 0;
+            for (index, placed) in relation.mappings.iter().take(64).enumerate() {
+                let changed = !TAP_ALL && xact::has_changes(placed.mapping.index);
+                if !changed && fills(placed, (*node).plan) {
+                    filled |= 1 << index;
+                }
+            }
+            if filled == 0 {
                 return None;
             }
             tap_all::count(Count::ScanTaps);
-            Some(Box::new(Self {
+            Some(Self {
                 real: (*node).ExecProcNodeReal?,
                 relation,
-                fills,
-            }))
+                fills: filled,
+            })
         }
     }
 
@@ -112,12 +113,10 @@ impl ScanTap {
                 return;
             }
             tap_all::count(Count::ReadRows);
-            for index in &self.fills {
-                batch.take(
-                    &self.relation.mappings[*index],
-                    slot,
-                    self.relation.last_attribute,
-                );
+            for (index, placed) in self.relation.mappings.iter().take(64).enumerate() {
+                if self.fills & (1 << index) != 0 {
+                    batch.take(placed, slot, self.relation.last_attribute);
+                }
             }
         }
     }
@@ -142,6 +141,14 @@ pub struct FillBatch {
 impl FillBatch {
     pub fn is_empty(&self) -> bool {
         self.fills.is_empty()
+    }
+
+    /// Forgets the rows. Little memory is kept for the next statement.
+    pub fn clear(&mut self) {
+        self.fills.clear();
+        self.fills.shrink_to(64);
+        self.bytes.clear();
+        self.bytes.shrink_to(16 * 1024);
     }
 
     unsafe fn take(&mut self, placed: &Placed, slot: *mut pg_sys::TupleTableSlot, last: pg_sys::AttrNumber) {
@@ -191,7 +198,7 @@ impl FillBatch {
     ///
     /// # Safety
     /// `snapshot` must be the snapshot under which the rows were read.
-    pub unsafe fn send(self, snapshot: pg_sys::Snapshot) {
+    pub unsafe fn send(&self, snapshot: pg_sys::Snapshot) {
         // SAFETY: `allowed` has seen a plain snapshot.
         unsafe { xact::send_fills(&self.fills, &self.bytes, (*snapshot).xmin, (*snapshot).xmax) }
     }

@@ -5,7 +5,7 @@
 //! guarded (an ERROR of the node passes through them as it is) and keep no value with a `Drop` while the node
 //! runs; what they do with a row is in guarded helpers.
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::{c_int, c_void},
 };
 
@@ -13,7 +13,6 @@ use pgrx::{
     pg_guard,
     pg_sys::{self, NodeTag},
 };
-use rustc_hash::FxHashMap;
 
 use super::{
     inject,
@@ -21,19 +20,64 @@ use super::{
     relations,
     scan::{self, FillBatch, ScanTap},
 };
-use crate::{compat, nodes};
+use crate::{
+    compat::{self, unguarded},
+    nodes,
+};
+
+/// The taps of one kind in a query, ordered by the address of their node. They stay where they are once the query
+/// has been registered.
+struct ByNode<T>(Vec<(usize, T)>);
+
+impl<T> ByNode<T> {
+    fn insert(&mut self, node: usize, tap: T) -> Option<&mut T> {
+        let place = self.0.binary_search_by_key(&node, |(other, _)| *other).err()?;
+        self.0.insert(place, (node, tap));
+        Some(&mut self.0[place].1)
+    }
+
+    fn contains(&self, node: usize) -> bool {
+        self.0.binary_search_by_key(&node, |(other, _)| *other).is_ok()
+    }
+
+    fn find(&mut self, node: usize) -> Option<&mut T> {
+        let place = self.0.binary_search_by_key(&node, |(other, _)| *other).ok()?;
+        Some(&mut self.0[place].1)
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+        self.0.shrink_to(16);
+    }
+}
+
+impl<T> Default for ByNode<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 /// What hangs off one query.
 #[derive(Default)]
 struct QueryTaps {
-    modify: FxHashMap<usize, Box<ModifyTap>>,
-    scans: FxHashMap<usize, Box<ScanTap>>,
+    modify: ByNode<ModifyTap>,
+    scans: ByNode<ScanTap>,
     fills: FillBatch,
+}
+
+impl QueryTaps {
+    fn clear(&mut self) {
+        self.modify.clear();
+        self.scans.clear();
+        self.fills.clear();
+    }
 }
 
 thread_local! {
     /// By executor state. Queries nest, so there can be several.
     static QUERIES: RefCell<Vec<(usize, Box<QueryTaps>)>> = const { RefCell::new(Vec::new()) };
+    /// An empty one, used again: most statements then allocate nothing here.
+    static SPARE: Cell<Option<Box<QueryTaps>>> = const { Cell::new(None) };
 }
 
 /// Whether a query that starts now may need taps.
@@ -62,14 +106,16 @@ pub unsafe fn install(query: *mut pg_sys::QueryDesc, eflags: c_int) {
         }
         let explain_only = eflags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
         let estate = (*query).estate;
-        let mut taps = Box::<QueryTaps>::default();
+        let mut taps = SPARE.take().unwrap_or_default();
         for node in modify_nodes(query) {
             tap_modify(node, &mut taps, explain_only);
         }
         if !explain_only && scan::allowed(query) {
             tap_scans((*query).planstate, &mut taps);
         }
-        if !taps.modify.is_empty() || !taps.scans.is_empty() {
+        if taps.modify.0.is_empty() && taps.scans.0.is_empty() {
+            SPARE.set(Some(taps));
+        } else {
             register(estate, taps);
         }
     }
@@ -83,12 +129,13 @@ pub unsafe fn finish(query: *mut pg_sys::QueryDesc) {
     // SAFETY: as the caller promises.
     let estate = unsafe { (*query).estate };
     let fills = QUERIES.with_borrow_mut(|queries| {
-        queries
+        let (_, taps) = queries
             .iter_mut()
-            .find(|(owner, _)| *owner == estate as usize)
-            .map(|(_, taps)| std::mem::take(&mut taps.fills))
+            .rev()
+            .find(|(owner, _)| *owner == estate as usize)?;
+        (!taps.fills.is_empty()).then(|| std::mem::take(&mut taps.fills))
     });
-    if let Some(fills) = fills.filter(|fills| !fills.is_empty()) {
+    if let Some(fills) = fills {
         // SAFETY: the snapshot of a query lives until its end.
         unsafe { fills.send((*query).snapshot) };
     }
@@ -133,10 +180,12 @@ unsafe fn tap_modify(node: *mut pg_sys::ModifyTableState, taps: &mut QueryTaps, 
             return;
         }
         if let Some(tap) = ModifyTap::new(node, marked) {
-            let tap = taps.modify.entry(node as usize).or_insert(tap);
+            let Some(tap) = taps.modify.insert(node as usize, tap) else {
+                return;
+            };
             let function: unsafe extern "C-unwind" fn(_) -> _ =
                 if tap.eats_rows() { eat_rows } else { pass_rows };
-            pg_sys::ExecSetExecProcNode(&raw mut (*node).ps, Some(function));
+            unguarded::ExecSetExecProcNode(&raw mut (*node).ps, Some(function));
         }
     }
 }
@@ -161,12 +210,12 @@ unsafe fn tap_scans(node: *mut pg_sys::PlanState, taps: &mut QueryTaps) {
 unsafe extern "C-unwind" fn visit_node(node: *mut pg_sys::PlanState, taps: *mut QueryTaps) {
     // SAFETY: as in `tap_scans`.
     unsafe {
-        if (*taps).scans.contains_key(&(node as usize)) {
+        if (*taps).scans.contains(node as usize) {
             return;
         }
         if let Some(tap) = ScanTap::new(node) {
-            (*taps).scans.insert(node as usize, tap);
-            pg_sys::ExecSetExecProcNode(node, Some(watch_rows));
+            let _ = (*taps).scans.insert(node as usize, tap);
+            unguarded::ExecSetExecProcNode(node, Some(watch_rows));
         }
     }
 }
@@ -180,7 +229,7 @@ unsafe fn register(estate: *mut pg_sys::EState, taps: Box<QueryTaps>) {
         (*callback).func = Some(release);
         (*callback).arg = estate.cast();
         QUERIES.with_borrow_mut(|queries| queries.push((estate as usize, taps)));
-        pg_sys::MemoryContextRegisterResetCallback(context, callback);
+        unguarded::MemoryContextRegisterResetCallback(context, callback);
     }
 }
 
@@ -190,17 +239,20 @@ unsafe extern "C-unwind" fn release(estate: *mut c_void) {
         let position = queries.iter().rposition(|(owner, _)| *owner == estate as usize)?;
         Some(queries.swap_remove(position))
     });
-    drop(released);
+    if let Some((_, mut taps)) = released {
+        taps.clear();
+        SPARE.set(Some(taps));
+    }
 }
 
-/// The tap of a `ModifyTable` node. It is boxed and stays where it is until its query is released.
+/// The tap of a `ModifyTable` node. It stays where it is until its query is released.
 fn modify_tap(node: *mut pg_sys::PlanState) -> *mut ModifyTap {
     QUERIES.with_borrow_mut(|queries| {
         queries
             .iter_mut()
             .rev()
-            .find_map(|(_, taps)| taps.modify.get_mut(&(node as usize)))
-            .map_or(std::ptr::null_mut(), |tap| &raw mut **tap)
+            .find_map(|(_, taps)| taps.modify.find(node as usize))
+            .map_or(std::ptr::null_mut(), |tap| &raw mut *tap)
     })
 }
 
@@ -210,8 +262,8 @@ fn scan_tap(node: *mut pg_sys::PlanState) -> (*mut ScanTap, *mut FillBatch) {
             .iter_mut()
             .rev()
             .find_map(|(_, taps)| {
-                let tap = taps.scans.get_mut(&(node as usize))?;
-                Some((&raw mut **tap, &raw mut taps.fills))
+                let tap = taps.scans.find(node as usize)?;
+                Some((&raw mut *tap, &raw mut taps.fills))
             })
             .unwrap_or((std::ptr::null_mut(), std::ptr::null_mut()))
     })

@@ -178,7 +178,13 @@ impl ValueWriter {
             return 64;
         }
         // SAFETY: a varlena; toast_raw_datum_size reads only its header.
-        let raw = unsafe { pg_sys::toast_raw_datum_size(datum) };
+        let raw = unsafe {
+            if is_plain(datum) {
+                pgrx::varlena::varsize_any(datum.cast_mut_ptr())
+            } else {
+                pg_sys::toast_raw_datum_size(datum)
+            }
+        };
         if self.text == TextForm::Output {
             raw * 2
         } else {
@@ -227,9 +233,21 @@ impl ValueWriter {
 unsafe fn append_varlena(datum: Datum, out: &mut Vec<u8>) {
     // SAFETY: a varlena; pg_detoast_datum_packed copies only what is compressed or stored elsewhere.
     unsafe {
-        let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let value = if is_plain(datum) {
+            datum.cast_mut_ptr()
+        } else {
+            pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())
+        };
         out.extend_from_slice(pgrx::varlena_to_byte_slice(value));
     }
+}
+
+/// Whether a varlena is neither compressed nor stored elsewhere: its bytes can be read where they are.
+unsafe fn is_plain(datum: Datum) -> bool {
+    use pgrx::varlena::{varatt_is_1b, varatt_is_1b_e, varatt_is_4b_u};
+    let value = datum.cast_mut_ptr::<pg_sys::varlena>();
+    // SAFETY: reads the header alone.
+    unsafe { varatt_is_4b_u(value) || (varatt_is_1b(value) && !varatt_is_1b_e(value)) }
 }
 
 unsafe fn function_info(function: Oid) -> *mut pg_sys::FmgrInfo {

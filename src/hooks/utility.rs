@@ -31,7 +31,8 @@ unsafe extern "C-unwind" fn utility(
 ) {
     // SAFETY: called by the server; nothing here has a Drop.
     unsafe {
-        before(stmt);
+        // After COMMIT, ROLLBACK or DISCARD the statement may be gone: only what ALTER TABLE needs is looked at then.
+        let alters_table = before(stmt);
         match PREVIOUS_UTILITY {
             Some(previous) => previous(
                 stmt,
@@ -54,13 +55,27 @@ unsafe extern "C-unwind" fn utility(
                 completion,
             ),
         }
+        if alters_table {
+            after(stmt);
+        }
     }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn before(stmt: *mut pg_sys::PlannedStmt) {
+unsafe extern "C-unwind" fn before(stmt: *mut pg_sys::PlannedStmt) -> bool {
     // SAFETY: the statement is valid for the call.
-    unsafe { ddl::before_utility((*stmt).utilityStmt) }
+    unsafe {
+        ddl::before_utility((*stmt).utilityStmt);
+        ddl::around_alter_table((*stmt).utilityStmt)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after(stmt: *mut pg_sys::PlannedStmt) {
+    // SAFETY: the tree of an ALTER TABLE outlives its execution, also where DETACH CONCURRENTLY commits within.
+    unsafe {
+        ddl::around_alter_table((*stmt).utilityStmt);
+    }
 }
 
 unsafe extern "C-unwind" fn access(
@@ -75,7 +90,7 @@ unsafe extern "C-unwind" fn access(
         if let Some(previous) = PREVIOUS_ACCESS {
             previous(access, class, object, sub_id, arg);
         }
-        seen(access, class, object);
+        seen(access, class, object, sub_id);
     }
 }
 
@@ -84,6 +99,7 @@ unsafe extern "C-unwind" fn seen(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
     object: pg_sys::Oid,
+    column: c_int,
 ) {
-    ddl::object_accessed(access, class, object)
+    ddl::object_accessed(access, class, object, column)
 }

@@ -1,7 +1,10 @@
 //! The functions that go through the worker: `invalidate`, `invalidate_all`, `wait`, `ping`.
 use std::time::Duration;
 
-use pg_redis_cache_core::ring::batch::{self, Invalidate};
+use pg_redis_cache_core::{
+    coherence::MappingSet,
+    ring::batch::{self, Invalidate},
+};
 use pgrx::{PgSqlErrorCode, VariadicArray, prelude::*};
 
 use super::{keys, raise, shared};
@@ -69,20 +72,12 @@ fn wait(timeout: default!(Interval, "'5s'")) -> bool {
 
 /// What was to be purged for transactions that committed before is deleted, too.
 fn purges_done(shared: Shared, timeout: Duration) -> bool {
-    let due: Vec<(u16, u64)> = shared
+    let mut due = MappingSet::EMPTY;
+    shared
         .occupied()
-        .filter(|mapping| shared.kinds(*mapping).is_some())
-        .filter_map(|mapping| Some((mapping, shared.gates().purge_due(mapping)?)))
-        .collect();
-    if due.is_empty() {
-        return true;
-    }
-    let done = |shared: Shared| {
-        due.iter()
-            .all(|(mapping, epoch)| shared.gates().is_purged(*mapping, *epoch))
-    };
-    let waited = waiting::wait_until(shared, timeout, done, None);
-    waited == Waited::Done
+        .filter(|mapping| shared.gates().purge_due(*mapping).is_some())
+        .for_each(|mapping| due.insert(mapping));
+    due.is_empty() || waiting::wait_for_purges(shared, &due, timeout) == Waited::Done
 }
 
 /// Sends a question through the ring and waits for its answer.

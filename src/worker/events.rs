@@ -32,8 +32,11 @@ impl Worker {
                 }
             }
             Event::Lost { mapping, reason } => {
-                pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");
                 self.note_error(&reason.to_string());
+                // u16::MAX is no mapping: it stands for all of them.
+                if self.lossy.insert(mapping.unwrap_or(u16::MAX)) {
+                    pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");
+                }
                 match mapping {
                     Some(mapping) => self.lose(mapping),
                     None => self.lose_everything(),
@@ -54,11 +57,14 @@ impl Worker {
                 }
             }
             Event::Pool(pool) => self.note_pool(pool),
-            Event::Stopped { .. } => {}
+            Event::Stopped { .. } => self.engine_ended = true,
         }
     }
 
-    fn count(&self, mapping: u16, counts: &Counts) {
+    fn count(&mut self, mapping: u16, counts: &Counts) {
+        if counts.errors == 0 && counts.sets + counts.fills > 0 {
+            self.lossy.remove(&mapping);
+        }
         let stats = self.shared.stats(mapping);
         for (counter, more) in [
             (&stats.sets, counts.sets),
@@ -78,6 +84,7 @@ impl Worker {
     fn came_up(&mut self, server: &Server, changed: bool) {
         if changed {
             self.lose_everything();
+            self.lossy.clear();
         }
         self.shared
             .set_status_text(StatusText::ServerVersion, &server.version);

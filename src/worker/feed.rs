@@ -10,10 +10,9 @@ use pg_redis_cache_core::{
     redis::{Chunk, Request, Target, Ticket},
     ring::batch::{self, Entry, Fills, Invalidate, Op, Transaction},
 };
-use pgrx::pg_sys;
 
 use super::{Worker, purges::Asker};
-use crate::shared::Shared;
+use crate::{compat, shared::Shared};
 
 /// How much may be with the engine and not acknowledged. The rest waits in the ring.
 const UNACKNOWLEDGED_BYTES: usize = 8 * 1024 * 1024;
@@ -248,7 +247,7 @@ impl Worker {
     /// Every chunk up to that one is in Redis, or has been declared lost.
     pub(super) fn acknowledged(&mut self, chunk: u64) {
         // SAFETY: reads the clock.
-        let now = unsafe { pg_sys::GetCurrentTimestamp() };
+        let now = unsafe { compat::unguarded::GetCurrentTimestamp() };
         let mut end = None;
         while let Some(sent) = self.feed.sent.pop_front_if(|sent| sent.id <= chunk) {
             self.feed.unacknowledged -= sent.bytes;

@@ -14,7 +14,7 @@ mod purges;
 mod resolver;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::{CStr, c_char},
     time::{Duration, Instant},
 };
@@ -78,6 +78,10 @@ struct Worker {
     connected: bool,
     /// What was last logged of the connection.
     trouble: Option<String>,
+    /// Mappings whose losses have been logged, until something of theirs is stored again.
+    lossy: HashSet<u16>,
+    /// The engine has ended on its own: nothing can be written any more.
+    engine_ended: bool,
 }
 
 /// The entry point of the process.
@@ -106,6 +110,8 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         resolvers: resolver::Resolvers::default(),
         connected: false,
         trouble: None,
+        lossy: HashSet::new(),
+        engine_ended: false,
     };
     worker.begin();
     worker.run();
@@ -132,7 +138,7 @@ impl Worker {
     }
 
     fn run(&mut self) {
-        while !shutdown_requested() {
+        while !shutdown_requested() && !self.engine_ended {
             self.reload_if_asked();
             let busy = self.work();
             if !busy {

@@ -14,8 +14,10 @@ use pg_redis_cache_core::redis::{PurgeJob, Request};
 use super::{Worker, resolver};
 use crate::{shared::MappingState, xact};
 
-/// The shortest time between two purges of a mapping; a purge that took longer is followed by a longer pause.
+/// The shortest time between two purges of a mapping. A purge that took longer is followed by a pause as long, but
+/// no longer than the second: the time that it took may have been an outage.
 const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait after Redis has refused a purge.
 const AFTER_REFUSAL: Duration = Duration::from_secs(2);
 
@@ -159,7 +161,7 @@ impl Worker {
         stats.deletes.fetch_add(keys, Ordering::Relaxed);
         let state = self.purges.0.entry(mapping).or_default();
         if let Some(Stage::Running { since }) = state.stage.take() {
-            state.not_before = Some(Instant::now() + PAUSE.max(since.elapsed()));
+            state.not_before = Some(Instant::now() + since.elapsed().clamp(PAUSE, LONGEST_PAUSE));
         }
         let (answered, waiting) = std::mem::take(&mut state.askers)
             .into_iter()

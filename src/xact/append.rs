@@ -3,14 +3,21 @@
 //! Called in COMMIT: nothing here allocates or raises. The ring never makes a transaction wait. What it has no
 //! room for steps down the ladder: values, then deletes of the same keys, then a purge.
 use pg_redis_cache_core::coherence::{MappingSet, transaction::Sealed};
-use pgrx::pg_sys;
 
-use crate::shared::Shared;
+use crate::{compat, shared::Shared};
 
-/// Appends. Returns the position behind the entry, or `None` if there is none to wait for.
-pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Option<u64> {
+/// What has to reach Redis for a transaction.
+pub struct Appended {
+    /// The position behind its entry, `None` if it has no entry.
+    pub end: Option<u64>,
+    /// The mappings that are purged for it.
+    pub purges: MappingSet,
+}
+
+/// Appends what was sealed.
+pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Appended {
     // SAFETY: reads the clock.
-    sealed.set_committed_at(unsafe { pg_sys::GetCurrentTimestamp() });
+    sealed.set_committed_at(unsafe { compat::unguarded::GetCurrentTimestamp() });
     let reservation = reserve(shared, &mut sealed, xid);
     let end = reservation.map(|reservation| {
         let end = reservation.end();
@@ -18,7 +25,10 @@ pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Option<u64> {
         end
     });
     shared.wake_worker(false);
-    end
+    Appended {
+        end,
+        purges: *sealed.purges(),
+    }
 }
 
 /// Reserves room and declares what is to be purged, in one hold of the ring's lock (rule 6).

@@ -35,34 +35,38 @@ pub fn send_fills(fills: &[Fill], bytes: &[u8], xmin: pg_sys::TransactionId, xma
     let (xmin, xmax) = (widen(xmin, next), widen(xmax, next));
     // Read after the snapshot was taken: a writer that it sees has a number up to this (rule 4).
     let number = shared.commits().counter_now();
+    let now = now_ms();
     LOG.with_borrow_mut(|log| {
         log.clear(KEPT);
+        let mut admitted = Vec::new();
         for fill in fills.iter().filter(|fill| !has_changes(fill.mapping)) {
-            if !admit(shared, fill, bytes, xmin, log) {
-                shared
-                    .stats(fill.mapping)
-                    .fills_dropped
-                    .fetch_add(1, Ordering::Relaxed);
+            if admit(shared, fill, bytes, xmin, log) {
+                // Before the append: the worker clears the hint of a fill that it drops.
+                shared.hints().set(fill.hash, now);
+                admitted.push(fill);
+            } else {
+                drop_fill(shared, fill);
             }
         }
-        if log.is_empty() {
+        if admitted.is_empty() {
             return;
         }
-        // Before the append: the worker clears the hint of a fill that it drops.
-        let now = now_ms();
-        fills.iter().for_each(|fill| shared.hints().set(fill.hash, now));
         if append(shared, log.seal(number, xmin, xmax)) {
             shared.wake_worker(false);
-        } else {
-            for fill in fills {
-                shared.hints().clear(fill.hash);
-                shared
-                    .stats(fill.mapping)
-                    .fills_dropped
-                    .fetch_add(1, Ordering::Relaxed);
-            }
+            return;
+        }
+        for fill in admitted {
+            shared.hints().clear(fill.hash);
+            drop_fill(shared, fill);
         }
     });
+}
+
+fn drop_fill(shared: Shared, fill: &Fill) {
+    shared
+        .stats(fill.mapping)
+        .fills_dropped
+        .fetch_add(1, Ordering::Relaxed);
 }
 
 fn admit(shared: Shared, fill: &Fill, bytes: &[u8], xmin: u64, log: &mut FillLog) -> bool {

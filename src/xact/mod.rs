@@ -89,7 +89,7 @@ pub fn init() {
 
 fn nest_level() -> u32 {
     // SAFETY: a plain read of the transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+    unsafe { compat::unguarded::GetCurrentTransactionNestLevel() as u32 }
 }
 
 fn with_buffer(mapping: u16, work: impl FnOnce(&mut TransactionBuffer, u32)) {
@@ -167,13 +167,13 @@ pub fn ran_ddl() -> bool {
 /// The time of the statement in milliseconds, on the clock of the hint table.
 pub fn now_ms() -> u64 {
     // SAFETY: a plain read.
-    (unsafe { pg_sys::GetCurrentStatementStartTimestamp() } / 1000).max(0) as u64
+    (unsafe { compat::unguarded::GetCurrentStatementStartTimestamp() } / 1000).max(0) as u64
 }
 
 /// The full top-level id of the transaction, `None` if it has none because it wrote nothing.
 fn top_xid() -> Option<u64> {
     // SAFETY: a plain read of the transaction state.
-    let xid = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    let xid = unsafe { compat::unguarded::GetTopFullTransactionIdIfAny() }.value;
     (xid as u32 != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
 }
 
@@ -265,7 +265,7 @@ fn committed(shared: Shared) {
             // Another library changed rows in its own PRE_COMMIT, after ours: their values were not sealed.
             sealed.purge(&touched);
         }
-        appended = append::append(shared, sealed, top_xid_at_commit());
+        appended = Some(append::append(shared, sealed, top_xid_at_commit()));
     } else if late {
         append::lose(shared, &touched, top_xid_at_commit());
     }
@@ -273,10 +273,10 @@ fn committed(shared: Shared) {
         shared.want_resolve();
     }
     ended(shared);
-    if let Some(end) = appended
+    if let Some(appended) = appended
         && gucs::SYNCHRONOUS.get()
     {
-        waiting::wait_for_commit(shared, end);
+        waiting::wait_for_commit(shared, &appended);
     }
 }
 

@@ -3,6 +3,9 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
+use pg_redis_cache_core::coherence::{MAX_MAPPINGS, MappingSet};
+
+use super::append::Appended;
 use crate::{compat, gucs, shared::Shared};
 
 /// How a wait ended.
@@ -95,10 +98,37 @@ fn sleep(pause: Duration) {
     }
 }
 
+/// Waits until what was lost of these mappings until now has been purged. A mapping whose keys nobody knows yet
+/// has none.
+pub fn wait_for_purges(shared: Shared, mappings: &MappingSet, timeout: Duration) -> Waited {
+    // An array: nothing is allocated in COMMIT.
+    let mut epochs = [0u64; MAX_MAPPINGS];
+    for mapping in mappings.iter() {
+        epochs[usize::from(mapping)] = shared.gates().note(mapping);
+    }
+    let done = |shared: Shared| {
+        mappings.iter().all(|mapping| {
+            shared.gates().is_purged(mapping, epochs[usize::from(mapping)]) || !shared.has_kinds(mapping)
+        })
+    };
+    wait_until(shared, timeout, done, None)
+}
+
 /// Rule 10: COMMIT returns once Redis has the changes, or warns. The transaction is committed in any case.
-pub fn wait_for_commit(shared: Shared, position: u64) {
+pub fn wait_for_commit(shared: Shared, appended: &Appended) {
     let timeout = gucs::synchronous_timeout();
-    let problem = match wait_for(shared, position, timeout) {
+    let started = Instant::now();
+    let mut waited = appended
+        .end
+        .map_or(Waited::Done, |end| wait_for(shared, end, timeout));
+    if waited == Waited::Done && !appended.purges.is_empty() {
+        waited = wait_for_purges(
+            shared,
+            &appended.purges,
+            timeout.saturating_sub(started.elapsed()),
+        );
+    }
+    let problem = match waited {
         Waited::Done => return,
         Waited::TimedOut => format!("Redis has not acknowledged within {} ms.", timeout.as_millis()),
         Waited::Interrupted => "The wait was interrupted.".to_string(),

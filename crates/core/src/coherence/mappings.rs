@@ -164,7 +164,8 @@ impl Gates {
 
     /// Whether what was lost up to this epoch has been purged.
     pub fn is_purged(&self, mapping: u16, epoch: u64) -> bool {
-        self.gate(mapping).is_some_and(|gate| gate.purged_epoch.load(Ordering::Acquire) >= epoch)
+        self.gate(mapping)
+            .is_some_and(|gate| gate.purged_epoch.load(Ordering::Acquire) >= epoch)
     }
 
     /// Rule 7: a purge is done that [`Gates::purge_due`] asked for with this epoch. Losses since

@@ -4,10 +4,10 @@
 //! They print nanoseconds on the CPU for each op, the median of several runs, and assert nothing:
 //! what a machine needs that does other things at the same time is no fact about the code.
 
-use super::key_hash;
 use super::slots::Slots;
 use super::table::OnHeap;
 use super::transaction::TransactionBuffer;
+use crate::encode::key::key_hash;
 use crate::ring::Ring;
 use crate::ring::batch::{Entry, Kind, decode};
 use std::hint::black_box;

@@ -75,23 +75,6 @@ pub fn admit(
     admitted.then_some(ticket)
 }
 
-/// The hash by which a key finds its slot, its hint and its lane. The same in every process of a
-/// server; not stable across builds, and never stored outside of memory.
-///
-/// FxHash mixes upwards only; the finalizer (of MurmurHash3) makes low and high bits equally good,
-/// for tables are indexed by the low ones and tagged by the high ones.
-pub fn key_hash(key: &[u8]) -> u64 {
-    use std::hash::Hasher;
-    let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(key);
-    let mut hash = hasher.finish();
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
-}
-
 /// A set of mappings, by number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct MappingSet([u64; MAX_MAPPINGS / 64]);

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest wait.
+pub(super) const LONGEST: Duration = Duration::from_secs(5);
 
 /// Waits that double from 50 ms to 5 s, each cut by a random part of up to a half, so that lanes do not
 /// come back in step. The first attempt after a success does not wait.

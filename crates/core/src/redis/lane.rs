@@ -23,7 +23,7 @@ use std::time::Duration;
 use ::redis::Value;
 use tokio::sync::Notify;
 
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 use super::batch::{Batch, Outcome};
 use super::event::{Client, Event, LossReason};
 use super::fault::Cause;
@@ -266,6 +266,10 @@ impl Lane {
 
     fn lose_line(&mut self, cause: Cause) {
         if let Some(line) = self.line.take() {
+            // It was good for long, even if nothing was sent: the trouble before it is over.
+            if line.since.elapsed() > backoff::LONGEST {
+                self.backoff.reset();
+            }
             self.shared.lose(line, cause);
         }
     }

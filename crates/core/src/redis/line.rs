@@ -1,7 +1,7 @@
 //! A connection out of the pool, with what is known about its other end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use ::redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline};
@@ -72,6 +72,8 @@ pub(super) struct Line {
     pub id: u64,
     /// Under which settings it was opened, see `Shared::generation`.
     pub generation: u64,
+    /// When it was opened.
+    pub since: Instant,
     timeout: Duration,
 }
 
@@ -112,6 +114,7 @@ impl Line {
             server,
             id: 0,
             generation,
+            since: Instant::now(),
             timeout: settings.connect_timeout,
         };
         let mut hello = identity_questions();

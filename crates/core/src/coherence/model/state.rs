@@ -217,6 +217,6 @@ impl State {
         let bytes = std::ptr::from_ref(self).cast::<u8>();
         // SAFETY: made of `u8`s alone, hence without padding.
         let bytes = unsafe { std::slice::from_raw_parts(bytes, size_of::<State>()) };
-        crate::coherence::key_hash(bytes)
+        crate::encode::key::key_hash(bytes)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const LARGE: usize = 1 << 30;
 
 fn set(buffer: &mut TransactionBuffer, nest: u32, mapping: u16, key: &str, value: &str) {
-    let hash = super::super::key_hash(key.as_bytes());
+    let hash = crate::encode::key::key_hash(key.as_bytes());
     buffer.capture_set(nest, mapping, hash, key.as_bytes(), value.len(), |out| {
         out.extend(value.bytes())
     });
@@ -16,7 +16,7 @@ fn del(buffer: &mut TransactionBuffer, nest: u32, mapping: u16, key: &str) {
     buffer.capture_del(
         nest,
         mapping,
-        super::super::key_hash(key.as_bytes()),
+        crate::encode::key::key_hash(key.as_bytes()),
         key.as_bytes(),
     );
 }
@@ -142,7 +142,7 @@ fn the_ladder_goes_from_values_to_deletes_to_a_purge_of_the_largest_mapping() {
         set(&mut buffer, 1, 1, &format!("key{n}"), &"x".repeat(100));
     }
     let (ops, purges) = seal(&mut buffer);
-    assert_eq!(purges, []);
+    assert!(purges.is_empty());
     assert_eq!(ops[&(2, "small".to_owned())].as_deref(), Some("kept"));
     assert!((0..20).all(|n| ops[&(1, format!("key{n}"))].is_none()));
 
@@ -199,7 +199,7 @@ fn an_op_of_a_key_that_changed_meanwhile_becomes_a_delete() {
     let mut buffer = TransactionBuffer::new(LARGE);
     let before = buffer.position();
     set(&mut buffer, 1, 1, "a", "1");
-    let hash = super::super::key_hash(b"a");
+    let hash = crate::encode::key::key_hash(b"a");
     assert!(buffer.contains_since(before, 1, hash, b"a"));
     assert!(!buffer.contains_since(buffer.position(), 1, hash, b"a"));
     set(&mut buffer, 1, 1, "a", "2");
