@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PG_CONFIG DESTDIR
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup install uninstall installcheck package test lint bench fuzz demo demo-stop clean
+.PHONY: all help setup install uninstall installcheck package test lint bench pg-regress fuzz demo demo-stop clean
 
 all: ## build the extension (release) into .build
 	@scripts/setup build
@@ -43,6 +43,10 @@ lint: ## formatting, clippy, documentation, licences, shell scripts; any warning
 bench: ## measure, and write to bench/results
 	@scripts/setup build servers
 	@PG_REDIS_CACHE_BINDIR=$$(scripts/stage --release) bench/run
+
+pg-regress: ## PostgreSQL's own tests with every table tapped, compared with a run without the library
+	@scripts/setup build servers pg-regress
+	@scripts/pg-regress
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/setup build fuzz
