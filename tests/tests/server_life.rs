@@ -1,0 +1,430 @@
+//! The worker, a backend or the whole server ends in every way there is, and the configuration changes, while
+//! writers and readers work. Afterwards each key equals its row.
+//!
+//! (Rules 7 to 9 of docs/ARCHITECTURE.md are what would fail here.)
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use pg_redis_cache_tests::{
+    Load, MAPPINGS, Redis, RowOracle, Shape, Shutdown, VersionOracle, World, WorldBuilder, eventually,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Trial {
+    world: World,
+    shape: Shape,
+    load: Load,
+}
+
+impl Trial {
+    fn begin(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> Trial {
+        let shape = Shape {
+            pause: Duration::from_millis(2),
+            ..Shape::default()
+        };
+        let world = Load::world(shape, |world| {
+            settings(world.conf("pg_redis_cache.command_timeout", "300ms"))
+        });
+        let load = Load::start(&world, shape);
+        load.goes_on(30);
+        Trial { world, shape, load }
+    }
+
+    fn watch(&self) -> VersionOracle {
+        Load::watch(&self.world, self.shape)
+    }
+
+    /// Ends the load; then Redis has to be in step.
+    fn end(self) -> World {
+        self.load.goes_on(30);
+        self.load.stop();
+        self.world.wait_until_active();
+        Load::assert_all_rows(&self.world);
+        self.world
+    }
+}
+
+fn worker_pid(world: &World) -> i32 {
+    let mut client = world.connect();
+    eventually("a worker", SOON, || {
+        let row = client.query_one("SELECT worker_pid FROM redis_cache.status WHERE connected", &[]);
+        row.ok()?.get(0)
+    })
+}
+
+fn text(world: &World, sql: &str) -> String {
+    let row = world.connect().query_one(sql, &[]);
+    row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
+}
+
+fn until(world: &World, condition: &str) {
+    eventually(condition, SOON, || {
+        let sql = format!("SELECT ({condition})::text FROM redis_cache.status");
+        (text(world, &sql) == "true").then_some(())
+    });
+}
+
+/// A key of mapping `doc` that no row has: only a purge takes it away.
+fn plant(redis: &Redis) {
+    redis.cli(&["HSET", "doc:987654", "version", "1", "doomed", "t"]);
+}
+
+fn until_purged(redis: &Redis) {
+    eventually("the planted key to be purged", SOON, || {
+        (redis.cli(&["EXISTS", "doc:987654"]) == "(integer) 0").then_some(())
+    });
+}
+
+#[test]
+fn the_worker_is_terminated_and_starts_again() {
+    let trial = Trial::begin(|world| world);
+    let oracle = trial.watch();
+    for _ in 0..3 {
+        let pid = worker_pid(&trial.world);
+        trial
+            .world
+            .execute(&format!("SELECT pg_terminate_backend({pid})"));
+        eventually("another worker", SOON, || {
+            (worker_pid(&trial.world) != pid).then_some(())
+        });
+        trial.load.goes_on(30);
+    }
+    trial.end();
+    oracle.assert_held();
+}
+
+#[test]
+fn the_worker_is_killed_and_the_server_recovers() {
+    let trial = Trial::begin(|world| world);
+    let pid = worker_pid(&trial.world) as u32;
+    plant(&trial.world.redis);
+    trial.world.postgres.signal(pid, libc::SIGKILL);
+    until_purged(&trial.world.redis);
+    trial.end();
+}
+
+#[test]
+fn a_backend_is_killed_and_everything_is_purged() {
+    let trial = Trial::begin(|world| world);
+    for _ in 0..2 {
+        let mut victim = trial.world.connect();
+        let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        victim
+            .batch_execute("BEGIN; UPDATE doc SET version = version + 1000, doomed = true WHERE id = 1")
+            .unwrap();
+        plant(&trial.world.redis);
+        trial.world.postgres.signal(pid as u32, libc::SIGKILL);
+        until_purged(&trial.world.redis);
+        eventually("the server to have recovered", SOON, || {
+            trial
+                .world
+                .postgres
+                .config()
+                .connect(postgres::NoTls)
+                .ok()
+                .map(drop)
+        });
+    }
+    trial.end();
+}
+
+#[test]
+fn the_server_is_restarted_in_each_way() {
+    let mut trial = Trial::begin(|world| world);
+    let oracle = trial.watch();
+    for how in [Shutdown::Fast, Shutdown::Immediate, Shutdown::Fast] {
+        trial.world.restart_postgres(how);
+        trial.load.goes_on(60);
+    }
+    trial.end();
+    oracle.assert_held();
+}
+
+#[test]
+fn the_server_loses_its_power() {
+    let mut trial = Trial::begin(|world| world);
+    plant(&trial.world.redis);
+    trial.world.postgres.crash();
+    trial.world.postgres.start_again();
+    until_purged(&trial.world.redis);
+    trial.end();
+}
+
+#[test]
+fn changes_made_without_the_library_are_found_out() {
+    let mut world = Load::world(Shape::default(), |world| world);
+    world.execute("UPDATE doc SET version = version + 1");
+    world.wait();
+    world.postgres.append_conf("shared_preload_libraries = ''\n");
+    world.restart_postgres(Shutdown::Fast);
+    world.execute("UPDATE doc SET version = version + 1; DELETE FROM doc WHERE id = 3");
+    world
+        .postgres
+        .append_conf("shared_preload_libraries = 'pg_redis_cache'\n");
+    world.restart_postgres(Shutdown::Fast);
+    world.wait_until_active();
+    Load::assert_all_rows(&world);
+}
+
+#[test]
+fn a_fast_stop_does_not_wait_for_a_frozen_redis_for_long() {
+    let mut trial = Trial::begin(|world| world.conf("pg_redis_cache.shutdown_timeout", "1s"));
+    trial.world.redis.freeze();
+    let start = Instant::now();
+    trial.world.postgres.stop(Shutdown::Fast);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    trial.world.redis.thaw();
+    trial.world.postgres.start_again();
+    trial.end();
+}
+
+#[test]
+fn a_fast_stop_does_not_wait_for_a_redis_that_is_gone() {
+    let mut world = Load::world(Shape::default(), |world| world);
+    world.redis.kill();
+    world.execute("UPDATE doc SET version = version + 1");
+    let start = Instant::now();
+    world.postgres.stop(Shutdown::Fast);
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+    world.postgres.start_again();
+    world.redis.start_again();
+    world.wait_until_active();
+    Load::assert_all_rows(&world);
+}
+
+#[test]
+fn a_smart_stop_ends_when_the_sessions_have_ended() {
+    let mut world = Load::world(Shape::default(), |world| world);
+    let mut last = world.connect();
+    let writer = std::thread::spawn(move || {
+        for _ in 0..50 {
+            last.batch_execute("UPDATE doc SET version = version + 1 WHERE id < 20")
+                .unwrap();
+        }
+    });
+    world.postgres.stop(Shutdown::Smart);
+    writer.join().unwrap();
+    // What was committed was written before the end.
+    let version = world.redis.cli(&["HGET", "doc:1", "version"]);
+    assert_eq!(version, "\"1000050\"");
+    world.postgres.start_again();
+    world.wait_until_active();
+    Load::assert_all_rows(&world);
+}
+
+#[test]
+fn the_list_of_mappings_changes() {
+    let trial = Trial::begin(|world| world);
+    let changed = MAPPINGS.replace("format = json, insert = set", "format = hash");
+    let lists = [
+        changed.clone(),
+        format!("{changed}; more:{{id}} => SELECT id, doomed FROM doc WITH (name = more, insert = set)"),
+        "doc:{id} => SELECT version, doomed, body FROM doc WITH (ttl = 100)".to_owned(),
+        String::new(),
+        MAPPINGS.to_owned(),
+        "doc:{id} => SELECT version, doomed FROM doc; d:{id} => SELECT version, doomed, body FROM doc WITH (name = d)"
+            .to_owned(),
+    ];
+    for list in lists {
+        trial.world.set_mappings(&list);
+        trial.load.goes_on(40);
+    }
+    let world = trial.end();
+    // What is no longer in the list has left nothing behind.
+    for gone in ["gone:", "j:", "s:", "more:"] {
+        eventually(
+            "the keys of the mappings that are gone to be purged",
+            SOON,
+            || {
+                let keys = world.redis.cli(&["--scan", "--pattern", &format!("{gone}*")]);
+                keys.is_empty().then_some(())
+            },
+        );
+    }
+}
+
+#[test]
+fn a_key_belongs_to_another_mapping_after_a_reload() {
+    let trial = Trial::begin(|world| world);
+    trial.world.execute(
+        "CREATE TABLE other (id int PRIMARY KEY, version bigint, doomed boolean); \
+         INSERT INTO other SELECT i, -i, false FROM generate_series(1, 100) i",
+    );
+    for _ in 0..2 {
+        trial
+            .world
+            .set_mappings("doc:{id} => SELECT version, doomed FROM other");
+        trial.world.execute("UPDATE other SET version = version - 1");
+        trial.load.goes_on(20);
+        Load::assert_all_rows(&trial.world);
+        trial
+            .world
+            .set_mappings("doc:{id} => SELECT version, doomed FROM doc");
+        trial.load.goes_on(20);
+    }
+    trial.end();
+}
+
+#[test]
+fn caching_is_turned_off_and_on_again() {
+    let trial = Trial::begin(|world| world);
+    for _ in 0..2 {
+        plant(&trial.world.redis);
+        trial.world.postgres.set_conf("pg_redis_cache.enabled", "off");
+        trial.load.goes_on(50);
+        trial.world.postgres.set_conf("pg_redis_cache.enabled", "on");
+        until_purged(&trial.world.redis);
+        trial.load.goes_on(50);
+    }
+    trial.end();
+}
+
+#[test]
+fn while_caching_is_off_nothing_is_written() {
+    let world = Load::world(Shape::default(), |world| world);
+    world.postgres.set_conf("pg_redis_cache.enabled", "off");
+    eventually("the setting to be read", SOON, || {
+        (text(&world, "SHOW pg_redis_cache.enabled") == "off").then_some(())
+    });
+    eventually("the keys to be gone", SOON, || {
+        world.execute("UPDATE doc SET version = version + 1; SELECT * FROM doc WHERE id = 1");
+        (world.redis.cli(&["--scan", "--pattern", "*:[0-9]*"]) == "").then_some(())
+    });
+    world.execute("UPDATE doc SET version = version + 1; SELECT * FROM doc WHERE id = 1");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(world.redis.cli(&["--scan", "--pattern", "*:[0-9]*"]), "");
+}
+
+#[test]
+fn a_session_that_does_not_fill_leaves_no_key() {
+    let world = Load::world(Shape::default(), |world| world);
+    let mut client = world.connect();
+    client.batch_execute("SET pg_redis_cache.fill = off").unwrap();
+    client.query("SELECT * FROM doc WHERE id = 5", &[]).unwrap();
+    world.wait();
+    assert_eq!(world.redis.cli(&["EXISTS", "doc:5"]), "(integer) 0");
+    client.batch_execute("SET pg_redis_cache.fill = on").unwrap();
+    client.query("SELECT * FROM doc WHERE id = 5", &[]).unwrap();
+    world.wait();
+    assert_eq!(world.redis.cli(&["EXISTS", "doc:5"]), "(integer) 1");
+}
+
+#[test]
+fn redis_is_moved_and_moved_back() {
+    let mut trial = Trial::begin(|world| world);
+    let mut other = Redis::start();
+    for _ in 0..3 {
+        trial.world.postgres.set_conf("pg_redis_cache.url", &other.url());
+        std::mem::swap(&mut trial.world.redis, &mut other);
+        plant(&trial.world.redis);
+        until_purged(&trial.world.redis);
+        trial.load.goes_on(40);
+    }
+    trial.end();
+}
+
+#[test]
+fn another_database_of_the_same_redis() {
+    let trial = Trial::begin(|world| world);
+    let url = trial.world.redis.url();
+    for database in ["3", "0"] {
+        let url = format!("{}{database}", url.trim_end_matches('0'));
+        trial.world.postgres.set_conf("pg_redis_cache.url", &url);
+        trial.load.goes_on(40);
+    }
+    trial.end();
+}
+
+#[test]
+fn a_wrong_address_is_shown_masked_and_can_be_put_right() {
+    let trial = Trial::begin(|world| world);
+    let right = trial.world.redis.url();
+    for wrong in [
+        "redis://someone:se%20cret@127.0.0.1:1/0",
+        "redis://:se%20cret@no-such-host.invalid:6379/0",
+        "http://:se%20cret@127.0.0.1/",
+        "redis://:se%20cret@127.0.0.1:99999/0",
+    ] {
+        let noted = text(
+            &trial.world,
+            "SELECT coalesce(last_error_at, '-infinity')::text FROM redis_cache.status",
+        );
+        trial.world.postgres.set_conf("pg_redis_cache.url", wrong);
+        until(&trial.world, &format!("last_error_at > '{noted}'"));
+        trial.load.goes_on(20);
+        let shown = text(
+            &trial.world,
+            "SELECT concat(s.*) || current_setting('pg_redis_cache.url') || \
+                 (SELECT string_agg(concat(p.*), '') FROM pg_settings p WHERE name ~ 'redis') \
+                 FROM redis_cache.status s",
+        );
+        assert!(!shown.contains("cret"), "{shown}");
+        trial.world.postgres.set_conf("pg_redis_cache.url", &right);
+        until(&trial.world, "connected");
+        trial.load.goes_on(20);
+    }
+    let world = trial.end();
+    assert!(!world.postgres.log().contains("cret"), "a password is in the log");
+}
+
+#[test]
+fn a_password_that_is_wrong_and_then_right() {
+    let trial = Trial::begin(|world| world);
+    trial.world.redis.cli(&["CONFIG", "SET", "requirepass", "right"]);
+    trial
+        .world
+        .redis
+        .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    until(&trial.world, "NOT connected");
+    trial.load.goes_on(20);
+    let place = trial.world.redis.url().replace("redis://", "");
+    trial
+        .world
+        .postgres
+        .set_conf("pg_redis_cache.url", &format!("redis://:wrong@{place}"));
+    until(&trial.world, "last_error ~* 'pass|auth'");
+    trial
+        .world
+        .postgres
+        .set_conf("pg_redis_cache.url", &format!("redis://:right@{place}"));
+    until(&trial.world, "connected");
+    trial.load.goes_on(20);
+    let without = ["--pass", "right", "CONFIG", "SET", "requirepass", ""];
+    trial.world.redis.cli(&without);
+    trial.end();
+}
+
+#[test]
+fn a_password_file_that_others_can_read_is_refused() {
+    let mut world = Load::world(Shape::default(), |world| {
+        world.redis_args(&["--requirepass", "from-a-file"])
+    });
+    let file = world.postgres.data_dir().join("redis-password");
+    std::fs::write(&file, "from-a-file\n").unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(world.postgres.data_dir()).unwrap());
+    std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let bare = format!("redis://127.0.0.1:{}/0", world.redis.port());
+    world
+        .postgres
+        .append_conf(&format!("pg_redis_cache.url = '{bare}'\n"));
+    world
+        .postgres
+        .append_conf(&format!("pg_redis_cache.password_file = '{}'\n", file.display()));
+    world.restart_postgres(Shutdown::Fast);
+    until(&world, "last_error ~ 'password_file' AND NOT connected");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    world.postgres.reload();
+    until(&world, "connected");
+    world.wait_until_active();
+    world.execute("UPDATE doc SET version = version + 1");
+    let compared = world.assert_rows(&RowOracle::hash(
+        "doc:{id}",
+        "doc",
+        &["version", "doomed", "body"],
+    ));
+    assert_eq!(compared.keys, 60);
+    assert!(!world.postgres.log().contains("from-a-file"));
+}
