@@ -25,6 +25,10 @@ impl Worker {
                     .into_iter()
                     .for_each(|(mapping, counts)| self.count(mapping, &counts));
                 self.acknowledged(chunk);
+                if std::mem::take(&mut self.refusing) {
+                    self.trouble = None;
+                    pgrx::log!("pg_redis_cache: Redis takes writes again");
+                }
             }
             Event::Answer { ticket, deleted } => {
                 if let Some(asker) = self.feed.asker(ticket) {
@@ -49,7 +53,10 @@ impl Worker {
             }
             Event::Connected { server, changed } => self.came_up(&server, changed),
             Event::Disconnected { fault } => self.went_away(&fault),
-            Event::Refusing { fault } => self.note_trouble(&fault.to_string()),
+            Event::Refusing { fault } => {
+                self.refusing = true;
+                self.note_trouble(&fault.to_string());
+            }
             Event::Client(client) => self.shared.add_client(&client),
             Event::Pong { ticket, round_trip } => {
                 if let Some(asker) = self.feed.asker(ticket) {
@@ -104,7 +111,7 @@ impl Worker {
         self.note_trouble(&fault.to_string());
     }
 
-    /// Logs trouble once, until it is over or turns into another.
+    /// Logs trouble once, until it is over.
     pub(super) fn note_trouble(&mut self, trouble: &str) {
         self.note_error(trouble);
         if self.trouble.is_none() {

@@ -80,6 +80,8 @@ struct Worker {
     trouble: Option<String>,
     /// Mappings whose losses have been logged, until something of theirs is stored again.
     lossy: HashSet<u16>,
+    /// Redis refuses writes for now; the connection itself is there.
+    refusing: bool,
     /// The engine has ended on its own: nothing can be written any more.
     engine_ended: bool,
 }
@@ -111,6 +113,7 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         connected: false,
         trouble: None,
         lossy: HashSet::new(),
+        refusing: false,
         engine_ended: false,
     };
     worker.begin();
@@ -158,7 +161,8 @@ impl Worker {
 
     fn sleep(&mut self) {
         self.shared.worker_sleeps(true);
-        if !self.feed.can_take(self.shared) {
+        // Without an engine the ring has to wait.
+        if self.engine.is_none() || !self.feed.can_take(self.shared) {
             self.wait_set
                 .wait(LONGEST_SLEEP.min(self.purges.next_due()).min(self.resolver_due()));
         }
