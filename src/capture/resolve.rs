@@ -88,7 +88,13 @@ unsafe fn check_relation(
             kinds.push(relations::key_kind(column.type_id));
         }
         for name in &values {
-            check_column(table, relation, name)?;
+            let column = check_column(table, relation, name)?;
+            if mapping.format == Format::Json && any_part(column.type_id, 0, has_cast_to_json) {
+                return Err(format!(
+                    "the type of column \"{name}\" of table \"{table}\" has a cast to json, which format json does \
+                     not call"
+                ));
+            }
         }
         if !has_unique_index(relation, &keys) {
             return Err(format!(
@@ -198,7 +204,7 @@ unsafe fn check_column(table: &str, relation: pg_sys::Relation, name: &str) -> R
                 "column \"{name}\" of table \"{table}\" is a virtual generated column"
             ));
         }
-        if text_depends_on_search_path(column.type_id, 0) {
+        if any_part(column.type_id, 0, text_depends_on_search_path) {
             return Err(format!(
                 "the type of column \"{name}\" of table \"{table}\" has a text that depends on search_path"
             ));
@@ -210,16 +216,37 @@ unsafe fn check_column(table: &str, relation: pg_sys::Relation, name: &str) -> R
     }
 }
 
-/// The reg types, and whatever contains them.
-unsafe fn text_depends_on_search_path(type_id: Oid, depth: u32) -> bool {
+/// Whether a type, or one that it is made of, is such a type.
+unsafe fn any_part(type_id: Oid, depth: u32, is: unsafe fn(Oid) -> bool) -> bool {
     if depth > 16 {
         return true;
     }
     // SAFETY: catalog look-ups within a transaction.
     unsafe {
         let base = pg_sys::getBaseType(type_id);
-        match base {
-            pg_sys::REGPROCOID
+        if is(base) {
+            return true;
+        }
+        let element = pg_sys::get_element_type(base);
+        if element != pg_sys::InvalidOid {
+            return any_part(element, depth + 1, is);
+        }
+        if pg_sys::get_typtype(base) as u8 != pg_sys::TYPTYPE_COMPOSITE {
+            return false;
+        }
+        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(base, -1);
+        (1..=(*descriptor).natts as i16).any(|number| {
+            let attribute = compat::attribute(descriptor, number);
+            !(*attribute).attisdropped && any_part((*attribute).atttypid, depth + 1, is)
+        })
+    }
+}
+
+/// The reg types print names as the search_path in force requires.
+unsafe fn text_depends_on_search_path(base: Oid) -> bool {
+    matches!(
+        base,
+        pg_sys::REGPROCOID
             | pg_sys::REGPROCEDUREOID
             | pg_sys::REGOPEROID
             | pg_sys::REGOPERATOROID
@@ -229,22 +256,24 @@ unsafe fn text_depends_on_search_path(type_id: Oid, depth: u32) -> bool {
             | pg_sys::REGDICTIONARYOID
             | pg_sys::REGNAMESPACEOID
             | pg_sys::REGROLEOID
-            | pg_sys::REGCOLLATIONOID => return true,
-            _ => {}
+            | pg_sys::REGCOLLATIONOID
+    )
+}
+
+/// A user's cast to json is what to_json would call (json.c, json_categorize_type): a function that may raise, in
+/// the middle of somebody's statement.
+unsafe fn has_cast_to_json(base: Oid) -> bool {
+    // SAFETY: a system cache look-up within a transaction.
+    base.to_u32() >= pg_sys::FirstNormalObjectId
+        && unsafe {
+            pg_sys::SearchSysCacheExists(
+                pg_sys::SysCacheIdentifier::CASTSOURCETARGET as _,
+                pg_sys::Datum::from(base),
+                pg_sys::Datum::from(pg_sys::JSONOID),
+                pg_sys::Datum::from(0),
+                pg_sys::Datum::from(0),
+            )
         }
-        let element = pg_sys::get_element_type(base);
-        if element != pg_sys::InvalidOid {
-            return text_depends_on_search_path(element, depth + 1);
-        }
-        if pg_sys::get_typtype(base) as u8 != pg_sys::TYPTYPE_COMPOSITE {
-            return false;
-        }
-        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(base, -1);
-        (1..=(*descriptor).natts as i16).any(|number| {
-            let attribute = compat::attribute(descriptor, number);
-            !(*attribute).attisdropped && text_depends_on_search_path((*attribute).atttypid, depth + 1)
-        })
-    }
 }
 
 unsafe fn has_unique_index(relation: pg_sys::Relation, keys: &[String]) -> bool {

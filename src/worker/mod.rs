@@ -121,7 +121,7 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
     worker.stop();
     shared.unregister_worker();
     // With any other code the postmaster would take the worker for done and not start it again after a
-    // pg_terminate_backend.
+    // SIGTERM.
     // SAFETY: ends this process.
     unsafe { pg_sys::proc_exit(1) };
 }
