@@ -32,8 +32,6 @@ mod table;
 pub mod transaction;
 
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod model;
 
 pub use table::BadLayout;
