@@ -83,9 +83,8 @@ fn the_worker_is_terminated_and_starts_again() {
     let oracle = trial.watch();
     for _ in 0..3 {
         let pid = worker_pid(&trial.world);
-        trial
-            .world
-            .execute(&format!("SELECT pg_terminate_backend({pid})"));
+        // Not with pg_terminate_backend(): that knows only processes with a database.
+        trial.world.postgres.signal(pid as u32, libc::SIGTERM);
         eventually("another worker", SOON, || {
             (worker_pid(&trial.world) != pid).then_some(())
         });
@@ -372,11 +371,10 @@ fn a_wrong_address_is_shown_masked_and_can_be_put_right() {
 #[test]
 fn a_password_that_is_wrong_and_then_right() {
     let trial = Trial::begin(|world| world);
-    trial.world.redis.cli(&["CONFIG", "SET", "requirepass", "right"]);
-    trial
-        .world
-        .redis
-        .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let mut admin = trial.world.redis();
+    let mut run = |words: &[&str]| redis::cmd(words[0]).arg(&words[1..]).exec(&mut admin).unwrap();
+    run(&["CONFIG", "SET", "requirepass", "right"]);
+    run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     until(&trial.world, "NOT connected");
     trial.load.goes_on(20);
     let place = trial.world.redis.url().replace("redis://", "");
@@ -391,8 +389,7 @@ fn a_password_that_is_wrong_and_then_right() {
         .set_conf("pg_redis_cache.url", &format!("redis://:right@{place}"));
     until(&trial.world, "connected");
     trial.load.goes_on(20);
-    let without = ["--pass", "right", "CONFIG", "SET", "requirepass", ""];
-    trial.world.redis.cli(&without);
+    run(&["CONFIG", "SET", "requirepass", ""]);
     trial.end();
 }
 
@@ -419,6 +416,8 @@ fn a_password_file_that_others_can_read_is_refused() {
     world.postgres.reload();
     until(&world, "connected");
     world.wait_until_active();
+    // First the purge of what may have been there before.
+    world.wait();
     world.execute("UPDATE doc SET version = version + 1");
     let compared = world.assert_rows(&RowOracle::hash(
         "doc:{id}",
