@@ -86,6 +86,12 @@ impl ModifyTap {
         self.marked
     }
 
+    /// The node that this tap stands before.
+    pub fn node(&self) -> *mut pg_sys::PlanState {
+        // SAFETY: every plan state begins with a PlanState.
+        unsafe { &raw mut (*self.node).ps }
+    }
+
     /// Notes where the transaction's buffer stands.
     pub fn before(&mut self) {
         self.position = xact::position();

@@ -83,7 +83,7 @@ pub fn mapping_of(relid: Oid) -> Option<Mapping> {
         schema: String::new(),
         table: String::new(),
         columns: Columns::All,
-        format: if relid.to_u32() % 2 == 0 {
+        format: if relid.to_u32().is_multiple_of(2) {
             Format::Hash
         } else {
             Format::Json

@@ -318,10 +318,24 @@ fn modify_before(tap: *mut ModifyTap) {
     unsafe { (*tap).before() }
 }
 
+/// Works in the memory of the node's current row, which the server resets before it makes the next one
+/// (ExecScan, ExecModifyTable): a query's own memory would keep the text of every row until its end.
+///
+/// # Safety
+/// `node` must have just returned a row, and must have an expression context.
+unsafe fn in_row_memory(node: *mut pg_sys::PlanState, work: impl FnOnce()) {
+    // SAFETY: as the caller promises. An ERROR leaves the context switched, as it does everywhere.
+    unsafe {
+        let previous = pg_sys::MemoryContextSwitchTo((*(*node).ps_ExprContext).ecxt_per_tuple_memory);
+        work();
+        pg_sys::MemoryContextSwitchTo(previous);
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn modify_after(tap: *mut ModifyTap, returned: *mut pg_sys::TupleTableSlot) {
-    // SAFETY: called right after the node returned that row.
-    unsafe { (*tap).after(returned) }
+    // SAFETY: called right after the node returned that row; its RETURNING has an expression context.
+    unsafe { in_row_memory((*tap).node(), || (*tap).after(returned)) }
 }
 
 #[pg_guard]
@@ -330,6 +344,6 @@ unsafe extern "C-unwind" fn scan_after(
     fills: *mut FillBatch,
     node: *mut pg_sys::PlanState,
 ) {
-    // SAFETY: called right after the node returned a row.
-    unsafe { (*tap).after(node.cast(), &mut *fills) }
+    // SAFETY: called right after the node returned a row; every scan node has an expression context.
+    unsafe { in_row_memory(node, || (*tap).after(node.cast(), &mut *fills)) }
 }
