@@ -489,18 +489,18 @@ impl Shared {
 
     /// A backend waits until the tail reaches that position, which is above 0.
     pub fn set_waiter(&self, backend: usize, position: u64) {
-        if let Some(waiter) = self.waiters().get(backend) {
-            if waiter.swap(position.max(1), Ordering::SeqCst) == 0 {
-                self.control().waiting.fetch_add(1, Ordering::SeqCst);
-            }
+        if let Some(waiter) = self.waiters().get(backend)
+            && waiter.swap(position.max(1), Ordering::SeqCst) == 0
+        {
+            self.control().waiting.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     pub fn clear_waiter(&self, backend: usize) {
-        if let Some(waiter) = self.waiters().get(backend) {
-            if waiter.swap(0, Ordering::SeqCst) != 0 {
-                self.control().waiting.fetch_sub(1, Ordering::SeqCst);
-            }
+        if let Some(waiter) = self.waiters().get(backend)
+            && waiter.swap(0, Ordering::SeqCst) != 0
+        {
+            self.control().waiting.fetch_sub(1, Ordering::SeqCst);
         }
     }
 

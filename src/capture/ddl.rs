@@ -59,7 +59,7 @@ pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid, 
         _ => false,
     };
     if changes
-        && class == pg_sys::Oid::from(pg_sys::RelationRelationId)
+        && class == pg_sys::RelationRelationId
         && let Some(relation) = relations::lookup(table_behind(object))
     {
         relation.purge();

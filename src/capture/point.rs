@@ -71,7 +71,7 @@ unsafe fn is_column(node: *mut pg_sys::Node, relation: i32, attribute: AttrNumbe
             return false;
         }
         let column = node.cast::<pg_sys::Var>();
-        (*column).varno as i32 == relation
+        (*column).varno == relation
             && (*column).varattno == attribute
             && is_key_equality(operator, (*column).vartype)
     }

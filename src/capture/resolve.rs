@@ -152,7 +152,7 @@ unsafe fn check_kind(table: &str, relation: pg_sys::Relation) -> Result<(), Stri
 }
 
 fn check_heap(table: &str, access_method: Oid) -> Result<(), String> {
-    if access_method == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID) {
+    if access_method == pg_sys::HEAP_TABLE_AM_OID {
         Ok(())
     } else {
         Err(format!("the table access method of \"{table}\" is not heap"))

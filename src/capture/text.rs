@@ -2,9 +2,10 @@
 //!
 //! Output functions obey DateStyle, IntervalStyle, TimeZone, extra_float_digits, bytea_output and lc_monetary.
 //! While values are turned into text here, these are pinned to ISO, postgres, UTC, shortest-precise, hex and C.
-use std::ffi::c_int;
+use std::{cell::RefCell, ffi::c_int, thread::LocalKey};
 
 use pgrx::pg_sys::{self, Datum, Oid};
+use rustc_hash::FxHashMap;
 
 use crate::{compat, nodes};
 
@@ -158,9 +159,9 @@ impl ValueWriter {
                     monetary: pinned && may_hold_money(base, 0),
                 },
                 varlena,
-                output: function_info(function),
+                output: kept(&OUTPUTS, function, || function_info(function)),
                 to_json: if json == JsonForm::ToJson {
-                    to_json_info(type_id)
+                    kept(&TO_JSON, type_id, || to_json_info(type_id))
                 } else {
                     std::ptr::null_mut()
                 },
@@ -248,6 +249,27 @@ unsafe fn is_plain(datum: Datum) -> bool {
     let value = datum.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: reads the header alone.
     unsafe { varatt_is_4b_u(value) || (varatt_is_1b(value) && !varatt_is_1b_e(value)) }
+}
+
+thread_local! {
+    /// Call information is kept for the life of the process, one for each function or type: a mapped relation is
+    /// looked at anew after every invalidation.
+    static OUTPUTS: RefCell<FxHashMap<u32, *mut pg_sys::FmgrInfo>> = RefCell::new(FxHashMap::default());
+    static TO_JSON: RefCell<FxHashMap<u32, *mut pg_sys::FmgrInfo>> = RefCell::new(FxHashMap::default());
+}
+
+/// What is kept under `key`, or what `make` makes for it.
+fn kept(
+    place: &'static LocalKey<RefCell<FxHashMap<u32, *mut pg_sys::FmgrInfo>>>,
+    key: Oid,
+    make: impl FnOnce() -> *mut pg_sys::FmgrInfo,
+) -> *mut pg_sys::FmgrInfo {
+    if let Some(known) = place.with_borrow(|known| known.get(&key.to_u32()).copied()) {
+        return known;
+    }
+    let made = make();
+    place.with_borrow_mut(|known| known.insert(key.to_u32(), made));
+    made
 }
 
 unsafe fn function_info(function: Oid) -> *mut pg_sys::FmgrInfo {

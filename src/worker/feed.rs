@@ -58,6 +58,11 @@ impl Feed {
         }
     }
 
+    /// How far the ring has been read.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     fn has_room(&self) -> bool {
         self.sent.len() < UNACKNOWLEDGED_CHUNKS && self.unacknowledged < UNACKNOWLEDGED_BYTES
     }

@@ -200,7 +200,9 @@ impl WaitSet {
                 pg_sys::PG_WAIT_EXTENSION,
             );
             pg_sys::ResetLatch(pg_sys::MyLatch);
-            libc::read(self.bell.as_raw_fd(), (&raw mut rung).cast(), size_of::<u64>());
+            if event.events & pg_sys::WL_SOCKET_READABLE != 0 {
+                libc::read(self.bell.as_raw_fd(), (&raw mut rung).cast(), size_of::<u64>());
+            }
         }
     }
 

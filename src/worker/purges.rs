@@ -154,11 +154,12 @@ impl Worker {
     /// The engine has deleted the keys of a mapping.
     pub(super) fn purged(&mut self, mapping: u16, epoch: u64, keys: u64) {
         let shared = self.shared;
-        shared.gates().purged(mapping, epoch);
         shared.hints().clear_all();
         let stats = shared.stats(mapping);
         stats.purges.fetch_add(1, Ordering::Relaxed);
         stats.deletes.fetch_add(keys, Ordering::Relaxed);
+        // Last: whoever waits for the purge finds it counted, and no hint of a key that is gone.
+        shared.gates().purged(mapping, epoch);
         let state = self.purges.0.entry(mapping).or_default();
         if let Some(Stage::Running { since }) = state.stage.take() {
             state.not_before = Some(Instant::now() + since.elapsed().clamp(PAUSE, LONGEST_PAUSE));

@@ -1,9 +1,10 @@
 //! Hints: which keys were filled a moment ago, so that a hot key is not filled at every read.
 //!
 //! A cell holds a tag of the key (24 bits of its hash) and a time (40 bits of milliseconds, which
-//! wrap after 34 years). It is advice and nothing rests on it: keys that fall on one cell overwrite
-//! each other, which costs a fill, and two keys that also share the tag, one in 16 million pairs,
-//! may keep one of them from being filled for the interval asked about.
+//! wrap after 34 years), and a key's hint may stand in any of the four cells of its bucket. It is
+//! advice and nothing rests on it: where more than four keys share a bucket the oldest hint gives
+//! way, which costs a fill, and two keys that also share the tag, one in 16 million pairs, may keep
+//! one of them from being filled for the interval asked about.
 //!
 //! A backend sets the hint *before* it appends the fill, and the worker clears it when it drops the
 //! fill or deletes the key: in the other order the hint could outlive the reason to clear it.
@@ -16,6 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const TIME_BITS: u32 = 40;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+
+/// Cells to a bucket: half a cache line.
+const BUCKET: usize = 4;
 
 /// No key was filled. A key with tag 0 at time 0 looks the same: it is then filled once more.
 const NEVER: u64 = 0;
@@ -30,7 +34,7 @@ pub struct Hints {
 impl Hints {
     fn rounded(cells: usize) -> Result<usize, BadLayout> {
         cells
-            .max(1)
+            .max(BUCKET)
             .checked_next_power_of_two()
             .ok_or(BadLayout { cells })
     }
@@ -62,32 +66,46 @@ impl Hints {
         Hints { table, mask }
     }
 
-    fn cell(&self, hash: u64) -> &AtomicU64 {
-        // The mask is below the number of cells: this cannot be out of bounds.
-        &self.table.cells()[(hash & self.mask) as usize]
+    fn bucket(&self, hash: u64) -> &[AtomicU64] {
+        // The mask is below the number of cells, a multiple of a bucket's: this cannot be out of bounds.
+        let start = (hash & self.mask) as usize / BUCKET * BUCKET;
+        &self.table.cells()[start..start + BUCKET]
     }
 
     /// Whether this very key was filled less than `within_ms` ago. `now_ms` is any clock that the
     /// processes share; if it goes back the answer is no.
     pub fn recently_filled(&self, hash: u64, now_ms: u64, within_ms: u64) -> bool {
-        let word = self.cell(hash).load(Ordering::Relaxed);
-        let age = now_ms.wrapping_sub(word) & TIME_MASK;
-        word != NEVER && word >> TIME_BITS == hash >> TIME_BITS && age < within_ms
+        self.bucket(hash).iter().any(|cell| {
+            let word = cell.load(Ordering::Relaxed);
+            is_of(word, hash) && age(word, now_ms) < within_ms
+        })
     }
 
     /// Notes that this key is about to be filled.
     pub fn set(&self, hash: u64, now_ms: u64) {
-        let word = hash & !TIME_MASK | now_ms & TIME_MASK;
-        self.cell(hash).store(word, Ordering::Relaxed);
+        let place = |cell: &&AtomicU64| {
+            let word = cell.load(Ordering::Relaxed);
+            if is_of(word, hash) {
+                u64::MAX
+            } else if word == NEVER {
+                u64::MAX - 1
+            } else {
+                age(word, now_ms)
+            }
+        };
+        if let Some(cell) = self.bucket(hash).iter().max_by_key(place) {
+            cell.store(hash & !TIME_MASK | now_ms & TIME_MASK, Ordering::Relaxed);
+        }
     }
 
-    /// Forgets that this key was filled, unless the cell belongs to another key by now.
+    /// Forgets that this key was filled.
     pub fn clear(&self, hash: u64) {
-        let cell = self.cell(hash);
-        let word = cell.load(Ordering::Relaxed);
-        if word >> TIME_BITS == hash >> TIME_BITS {
-            // If it fails somebody has just set another hint: that one is to stay, or is newer.
-            let _ = cell.compare_exchange(word, NEVER, Ordering::Relaxed, Ordering::Relaxed);
+        for cell in self.bucket(hash) {
+            let word = cell.load(Ordering::Relaxed);
+            if is_of(word, hash) {
+                // If it fails somebody has just set another hint: that one is to stay, or is newer.
+                let _ = cell.compare_exchange(word, NEVER, Ordering::Relaxed, Ordering::Relaxed);
+            }
         }
     }
 
@@ -98,6 +116,16 @@ impl Hints {
             .iter()
             .for_each(|cell| cell.store(NEVER, Ordering::Relaxed));
     }
+}
+
+/// Whether a cell holds a hint with this key's tag.
+fn is_of(word: u64, hash: u64) -> bool {
+    word != NEVER && word >> TIME_BITS == hash >> TIME_BITS
+}
+
+/// Milliseconds since the hint was set; a huge number if it is of the future.
+fn age(word: u64, now_ms: u64) -> u64 {
+    now_ms.wrapping_sub(word) & TIME_MASK
 }
 
 #[cfg(test)]
@@ -140,8 +168,17 @@ mod tests {
         assert!(hints.recently_filled(key, (1 << TIME_BITS) + 5, 1000));
     }
 
+    #[test]
+    fn the_oldest_hint_of_a_full_bucket_gives_way() {
+        let hints = hints(4);
+        let key = |tag: u64| (tag + 1) << TIME_BITS;
+        (0..5).for_each(|tag| hints.set(key(tag), 100 + tag));
+        assert!(!hints.recently_filled(key(0), 110, 1000));
+        assert!((1..5).all(|tag| hints.recently_filled(key(tag), 110, 1000)));
+    }
+
     proptest! {
-        /// Against a map of the last hint of each cell: never a yes too many.
+        /// Against a map of the last hint of each tag: one bucket, and fewer tags than it has cells.
         #[test]
         fn a_yes_is_always_true(steps in prop::collection::vec((0u8..4, 0u64..8, 0u64..3, 0u64..50), 1..200)) {
             let hints = hints(4);
@@ -150,13 +187,13 @@ mod tests {
                 let hash = low | (tag + 1) << TIME_BITS;
                 now += pass;
                 match what {
-                    0 => { hints.set(hash, now); last.insert(low % 4, (tag, now)); }
+                    0 => { hints.set(hash, now); last.insert(tag, now); }
                     1 => {
                         hints.clear(hash);
-                        if last.get(&(low % 4)).is_some_and(|(t, _)| *t == tag) { last.remove(&(low % 4)); }
+                        last.remove(&tag);
                     }
                     _ => {
-                        let expected = last.get(&(low % 4)).is_some_and(|(t, at)| *t == tag && now - at < 40);
+                        let expected = last.get(&tag).is_some_and(|at| now - at < 40);
                         prop_assert_eq!(hints.recently_filled(hash, now, 40), expected);
                     }
                 }
