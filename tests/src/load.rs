@@ -103,6 +103,7 @@ impl Load {
         let world = settings(builder.conf("pg_redis_cache.refill_interval", "0")).start();
         Load::make_table(&world, shape.keys);
         world.set_mappings(MAPPINGS);
+        world.wait();
         world
     }
 

@@ -110,6 +110,30 @@ impl Postgres {
         Postgres::builder().start()
     }
 
+    /// A streaming replica of this server, with its settings but for the socket; it reads only what it is
+    /// sent, until it is promoted.
+    ///
+    /// # Panics
+    /// If it cannot be made or does not start.
+    pub fn standby(&self) -> Postgres {
+        let folder = Folder::new();
+        let data = folder.path().join("data");
+        let mut backup = self.command("pg_basebackup");
+        backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]);
+        let made = process::as_server_user(backup.arg(&data).current_dir("/")).output();
+        let made = made.expect("pg_basebackup can be run");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut standby = Postgres {
+            data,
+            folder,
+            postmaster: None,
+        };
+        let socket_dir = standby.socket_dir().display().to_string();
+        standby.append_conf(&conf_line("unix_socket_directories", &socket_dir));
+        standby.start_again();
+        standby
+    }
+
     /// The folder of the socket: libpq's `PGHOST`.
     pub fn socket_dir(&self) -> &Path {
         self.folder.path()

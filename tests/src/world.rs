@@ -97,11 +97,13 @@ impl World {
         WorldBuilder::default()
     }
 
-    /// Runs `schema`, then sets the mappings and waits until all are active: what most tests want.
+    /// Runs `schema`, then sets the mappings and waits until all are active and the purge that comes with
+    /// it is over: what most tests want.
     pub fn with(schema: &str, mappings: &str) -> World {
         let world = World::builder().start();
         world.execute(schema);
         world.set_mappings(mappings);
+        world.wait();
         world
     }
 
