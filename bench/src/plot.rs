@@ -112,7 +112,7 @@ impl Scale {
             [row.spread.least, row.spread.most, row.spread.median, aim]
         });
         let (least, most) = bounds
-            .filter(|value| *value > 0.0)
+            .filter(|value| value.is_finite() && *value > 0.0)
             .fold((f64::MAX, f64::MIN), |(least, most), value| {
                 (least.min(value), most.max(value))
             });
@@ -125,9 +125,9 @@ impl Scale {
         })
     }
 
-    /// The pixel of a value; what is not positive is at the left end.
+    /// The pixel of a value; what is not on the scale is at its end.
     fn x(self, value: f64) -> i32 {
-        let exponent = value.max(2f64.powi(self.first)).log2();
+        let exponent = value.clamp(2f64.powi(self.first), 2f64.powi(self.last)).log2();
         let share = (exponent - f64::from(self.first)) / f64::from(self.last - self.first);
         LEFT + (share * f64::from(RIGHT - LEFT)) as i32
     }
