@@ -143,7 +143,7 @@ impl Panel {
 
     fn draw(&self, root: &Area<'_>, top: i32) -> Drawn {
         let bottom = top + HEAD + self.rows.len() as i32 * ROW;
-        let bold = ("sans-serif", 15).into_font().style(FontStyle::Bold).color(&INK);
+        let bold = ("sans-serif", 18).into_font().style(FontStyle::Bold).color(&INK);
         root.draw(&Text::new(self.title, (16, top + 16), bold))?;
         for exponent in self.scale.first..=self.scale.last {
             let value = 2f64.powi(exponent);
@@ -180,7 +180,7 @@ fn line(root: &Area<'_>, from: (i32, i32), to: (i32, i32), colour: &RGBColor, wi
 }
 
 fn text(root: &Area<'_>, text: &str, at: (i32, i32), side: HPos) -> Drawn {
-    let style = ("sans-serif", 12)
+    let style = ("sans-serif", 15)
         .into_font()
         .color(&INK)
         .pos(Pos::new(side, VPos::Center));
