@@ -3,7 +3,7 @@
 use pg_redis_cache_tests::World;
 
 use crate::Effort;
-use crate::load::{STEADY, redis_benchmark, seconds, settle};
+use crate::load::{STEADY, redis_benchmark, seconds, settle, worker_pid};
 use crate::report::{Aim, Section};
 
 const AIM: Aim = Aim::AtLeast(0.6);
@@ -68,7 +68,7 @@ fn world(mapping: &str, rows: usize) -> World {
 }
 
 fn drain(world: &World, rows: usize) -> f64 {
-    let worker = world.postgres.child("pg_redis_cache").expect("the worker runs");
+    let worker = worker_pid(world);
     world.postgres.signal(worker, STOP);
     let mut client = world.connect();
     let update = client

@@ -91,6 +91,11 @@ fn tps(output: Output) -> f64 {
     number.unwrap_or_else(|| panic!("pgbench says no tps:\n{text}"))
 }
 
+/// The background worker's process.
+pub fn worker_pid(world: &World) -> u32 {
+    world.postgres.child("pg_redis_cache").expect("the worker runs")
+}
+
 /// As [`World::wait`], for as long as a large backlog may take.
 pub fn settle(world: &World) {
     let row = world.connect().query_one("SELECT redis_cache.wait('300s')", &[]);

@@ -1,9 +1,10 @@
-//! What the figures were measured on.
+//! What the figures were measured on, and what Linux says of processes.
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
-use pg_redis_cache_tests::{installation, repository};
+use pg_redis_cache_tests::{eventually, installation, repository};
 
 use crate::Effort;
 
@@ -60,4 +61,41 @@ fn first_line(command: &mut Command) -> String {
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.and_then(|text| text.lines().next().map(str::to_owned))
         .unwrap_or_else(unknown)
+}
+
+/// CPU time of a process so far, all its threads, in seconds.
+pub fn own_cpu(pid: u32) -> f64 {
+    ticks(pid, [14, 15])
+}
+
+/// CPU time of the sessions that a postmaster had so far, in seconds. Waits until those that are ending have
+/// ended.
+pub fn sessions_cpu(postmaster: u32) -> f64 {
+    eventually("sessions to end", Duration::from_secs(10), || {
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let children = children.expect("the server runs");
+        children.split_whitespace().all(is_no_session).then_some(())
+    });
+    ticks(postmaster, [16, 17])
+}
+
+/// A process that has ended and was not waited for has no title.
+fn is_no_session(pid: &str) -> bool {
+    let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let title = String::from_utf8_lossy(&title);
+    !title.is_empty() && !title.contains("[local]")
+}
+
+/// The sum of two fields of /proc/PID/stat, counted from 1 as in proc(5), which are in 1/100 s.
+fn ticks(pid: u32, fields: [usize; 2]) -> f64 {
+    let stat = read(&format!("/proc/{pid}/stat"));
+    // The second field may hold blanks, and ends with the last `)`.
+    let rest: Vec<&str> = stat[stat.rfind(')').map_or(0, |end| end + 1)..]
+        .split_whitespace()
+        .collect();
+    let value = |field: usize| -> f64 {
+        let ticks = rest.get(field - 3).and_then(|ticks| ticks.parse().ok());
+        ticks.unwrap_or_else(|| panic!("process {pid} is gone"))
+    };
+    fields.map(value).iter().sum::<f64>() / 100.0
 }

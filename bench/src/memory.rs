@@ -7,7 +7,9 @@ use pg_redis_cache_tests::{Postgres, World};
 use postgres::Client;
 
 use crate::Effort;
-use crate::load::{ACCOUNT, Run, STEADY, end_pgbench, make_pgbench_tables, pgbench, settle, start_pgbench};
+use crate::load::{
+    ACCOUNT, Run, STEADY, end_pgbench, make_pgbench_tables, pgbench, settle, start_pgbench, worker_pid,
+};
 use crate::report::{Aim, Section};
 use crate::stats::Spread;
 
@@ -49,10 +51,6 @@ fn backends_kb(server: &Postgres, sql: &str) -> Vec<f64> {
         row.expect("a session has a process").get::<_, i32>(0) as u32
     };
     clients.iter_mut().map(|client| private_kb(pid(client))).collect()
-}
-
-fn worker_pid(world: &World) -> u32 {
-    world.postgres.child("pg_redis_cache").expect("the worker runs")
 }
 
 /// Idle backends, and the worker before and after load.

@@ -112,7 +112,7 @@ impl Scale {
             [row.spread.least, row.spread.most, row.spread.median, aim]
         });
         let (least, most) = bounds
-            .filter(|value| *value > 0.0)
+            .filter(|value| value.is_finite() && *value > 0.0)
             .fold((f64::MAX, f64::MIN), |(least, most), value| {
                 (least.min(value), most.max(value))
             });
@@ -125,9 +125,9 @@ impl Scale {
         })
     }
 
-    /// The pixel of a value; what is not positive is at the left end.
+    /// The pixel of a value; what is not on the scale is at its end.
     fn x(self, value: f64) -> i32 {
-        let exponent = value.max(2f64.powi(self.first)).log2();
+        let exponent = value.clamp(2f64.powi(self.first), 2f64.powi(self.last)).log2();
         let share = (exponent - f64::from(self.first)) / f64::from(self.last - self.first);
         LEFT + (share * f64::from(RIGHT - LEFT)) as i32
     }
@@ -143,7 +143,7 @@ impl Panel {
 
     fn draw(&self, root: &Area<'_>, top: i32) -> Drawn {
         let bottom = top + HEAD + self.rows.len() as i32 * ROW;
-        let bold = ("sans-serif", 15).into_font().style(FontStyle::Bold).color(&INK);
+        let bold = ("sans-serif", 18).into_font().style(FontStyle::Bold).color(&INK);
         root.draw(&Text::new(self.title, (16, top + 16), bold))?;
         for exponent in self.scale.first..=self.scale.last {
             let value = 2f64.powi(exponent);
@@ -180,7 +180,7 @@ fn line(root: &Area<'_>, from: (i32, i32), to: (i32, i32), colour: &RGBColor, wi
 }
 
 fn text(root: &Area<'_>, text: &str, at: (i32, i32), side: HPos) -> Drawn {
-    let style = ("sans-serif", 12)
+    let style = ("sans-serif", 15)
         .into_font()
         .color(&INK)
         .pos(Pos::new(side, VPos::Center));
