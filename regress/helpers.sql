@@ -12,3 +12,42 @@ BEGIN
         || ' | sed ''s/\\/\\\\/g''');
     RETURN QUERY SELECT line FROM redis_answer;
 END $$;
+
+-- Waits until a mapping is in a state and its purge is done, and returns the state with its problem; gives up
+-- after 20 s.
+CREATE FUNCTION await_state(mapping text, wanted text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    seen record;
+BEGIN
+    FOR attempt IN 1 .. 400 LOOP
+        SELECT state, problem INTO seen FROM redis_cache.mappings WHERE name = mapping;
+        EXIT WHEN seen.state = wanted;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+    PERFORM redis_cache.wait('20s');
+    RETURN concat_ws(': ', seen.state, seen.problem);
+END $$;
+
+-- For isolation specs over a table acc (id int, v int), mapped as acc:{id}.
+
+-- Makes the tables of a spec, for its first permutation.
+CREATE FUNCTION make(statements text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass('acc') IS NULL THEN EXECUTE statements; END IF;
+END $$;
+
+-- So that each permutation begins with nothing cached.
+CREATE FUNCTION forget() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM redis_cache.wait();
+    PERFORM redis_cache.invalidate_all('acc');
+END $$;
+
+-- Waits, and returns every row with what is cached of it. A key without a row has no v.
+CREATE FUNCTION look() RETURNS TABLE (id int, v int, cached text) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM redis_cache.wait();
+    RETURN QUERY SELECT coalesce(a.id, k.id) AS id, a.v, redis_cache.get('acc', coalesce(a.id, k.id)::text)->>'v'
+        FROM acc a FULL JOIN (SELECT substr(key, 5)::int AS id FROM redis('--raw', 'KEYS', 'acc:*') key
+            WHERE key <> '') k ON k.id = a.id ORDER BY 1;
+END $$;

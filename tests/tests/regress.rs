@@ -82,7 +82,7 @@ fn run(runner: Runner, topic: &str) -> Result<(), String> {
     command.arg(format!("--port={}", Postgres::PORT)).arg(topic);
     command
         .env("REDIS_SOCKET", world.redis.socket())
-        .env("PATH", path_with(&regress.join("bin")));
+        .env("PATH", path_with(&[&regress.join("bin"), &installation().bindir]));
     let ran = command
         .output()
         .map_err(|e| format!("{}: {e}", runner.program().display()))?;
@@ -98,10 +98,11 @@ fn run(runner: Runner, topic: &str) -> Result<(), String> {
     ))
 }
 
-fn path_with(folder: &Path) -> std::ffi::OsString {
+/// PATH with folders before it.
+fn path_with(folders: &[&Path]) -> std::ffi::OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(folder.to_path_buf()).chain(std::env::split_paths(&path));
-    std::env::join_paths(folders).expect("the repository's path holds no colon")
+    let folders = folders.iter().map(|folder| folder.to_path_buf());
+    std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("no path here holds a colon")
 }
 
 /// So that a new topic's output can be looked at, and taken as the expected one. The tests do not need it.
