@@ -193,6 +193,7 @@ impl Worker {
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
         self.apply_list();
+        self.resolvers.want_all();
         self.connect();
     }
 

@@ -31,8 +31,8 @@ use crate::{
 
 /// The shortest time between two looks at a database.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often mappings that do not work are looked at again.
-const RETRY: Duration = Duration::from_secs(15);
+/// How often mappings that do not work are looked at again without any DDL or reload.
+const RETRY: Duration = Duration::from_secs(300);
 
 struct Running {
     handle: *mut pg_sys::BackgroundWorkerHandle,
@@ -60,7 +60,7 @@ impl Worker {
         let since = self.resolvers.last.map(|last| last.elapsed());
         let retry = since.is_none_or(|since| since >= RETRY) && self.has_problem();
         let due = (self.resolvers.wanted && since.is_none_or(|since| since >= PAUSE)) || retry;
-        self.resolvers.running.retain(|_, running| still_runs(running));
+        self.reap_resolvers();
         if !due || !self.resolvers.running.is_empty() {
             return;
         }
@@ -71,6 +71,30 @@ impl Worker {
                 self.resolvers.running.insert(database, running);
             } else {
                 self.resolvers.wanted = true;
+            }
+        }
+    }
+
+    /// A resolver that has ended without a word about a mapping could not open the database; what it wrote down
+    /// before it tried is then the problem.
+    fn reap_resolvers(&mut self) {
+        let mut ended = Vec::new();
+        self.resolvers.running.retain(|database, running| {
+            let runs = still_runs(running);
+            if !runs {
+                ended.push(database.clone());
+            }
+            runs
+        });
+        let default = gucs::text(&gucs::DATABASE);
+        for (place, written) in &self.written {
+            let database = written.definition.effective_database(&default);
+            if ended.iter().any(|name| name == database) {
+                let _held = self.shared.lock_ring();
+                if self.shared.state(*place) == MappingState::Pending {
+                    self.shared.set_state_locked(*place, MappingState::Error);
+                    self.shared.bump_generation_locked();
+                }
             }
         }
     }
