@@ -1,7 +1,7 @@
 //! Keeps Redis in step with PostgreSQL tables.
 //!
-//! The way of a change, from left to right: [`hooks`] mark and tap statements, [`capture`] takes the rows,
-//! [`xact`] keeps them until the commit and appends them to the ring in [`shared`] memory, [`worker`] takes them
+//! The way of a change, from left to right: `hooks` mark and tap statements, `capture` takes the rows,
+//! `xact` keeps them until the commit and appends them to the ring in `shared` memory, `worker` takes them
 //! off and has them written. `docs/ARCHITECTURE.md` tells the protocol and why each step is needed.
 mod capture;
 mod compat;

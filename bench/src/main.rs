@@ -1,7 +1,7 @@
 //! Measures pg_redis_cache: what it costs, and how fast it is.
 //!
 //! What it does: each part starts servers of its own through the tests' harness, measures what is compared
-//! in turns within one run, and gives a [`Section`](report::Section) of cases and ratios. A ratio is of
+//! in turns within one run, and gives a [`Section`] of cases and ratios. A ratio is of
 //! medians, with the spread of the rounds' own ratios beside it: what the machine does meanwhile hits both
 //! sides.
 //!
