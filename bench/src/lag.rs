@@ -7,7 +7,7 @@ use pg_redis_cache_tests::{Folder, World};
 use postgres::Client;
 
 use crate::Effort;
-use crate::load::{ACCOUNT, Run, STEADY, end_pgbench, make_pgbench_tables, settle, start_pgbench};
+use crate::load::{ACCOUNT, ACCOUNTS, Run, STEADY, end_pgbench, make_pgbench_tables, settle, start_pgbench};
 use crate::report::{Aim, Section};
 use crate::stats::percentile;
 
@@ -65,6 +65,7 @@ pub fn measure(effort: Effort) -> Section {
                     clients: 8,
                     seconds,
                     seed,
+                    accounts: ACCOUNTS,
                     rate: Some(rate),
                 };
                 round(&world, &run)

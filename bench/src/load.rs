@@ -27,6 +27,8 @@ pub struct Run<'a> {
     pub seconds: u32,
     /// The same for runs that are compared: the same rows in the same order.
     pub seed: usize,
+    /// How many of the accounts are drawn from, the first ones.
+    pub accounts: i32,
     /// Transactions a second to be tried, where it is not to be as fast as can be.
     pub rate: Option<u32>,
 }
@@ -66,7 +68,8 @@ fn pgbench_command(server: &Postgres, run: &Run<'_>) -> Command {
     pgbench.arg("-j").arg(run.clients.min(2).to_string());
     pgbench.arg("-T").arg(run.seconds.to_string());
     pgbench.arg(format!("--random-seed={}", run.seed + 1));
-    pgbench.arg(format!("--define=scale={SCALE}"));
+    // What pgbench's own scripts multiply by 100,000.
+    pgbench.arg(format!("--define=scale={}", f64::from(run.accounts) / 1e5));
     if let Some(rate) = run.rate {
         pgbench.arg("-R").arg(rate.to_string());
     }

@@ -8,7 +8,8 @@ use postgres::Client;
 
 use crate::Effort;
 use crate::load::{
-    ACCOUNT, Run, STEADY, end_pgbench, make_pgbench_tables, pgbench, settle, start_pgbench, worker_pid,
+    ACCOUNT, ACCOUNTS, Run, STEADY, end_pgbench, make_pgbench_tables, pgbench, settle, start_pgbench,
+    worker_pid,
 };
 use crate::report::{Aim, Section};
 use crate::stats::Spread;
@@ -116,6 +117,7 @@ fn updates(seconds: u32, seed: usize) -> Run<'static> {
         clients: 8,
         seconds,
         seed,
+        accounts: ACCOUNTS,
         rate: None,
     }
 }
