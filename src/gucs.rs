@@ -118,6 +118,11 @@ pub fn take_list_changed() -> bool {
     LIST_CHANGED.replace(false)
 }
 
+/// Whether [`take_list_changed`] would return true.
+pub fn list_changed() -> bool {
+    LIST_CHANGED.get()
+}
+
 /// Makes the next [`take_list_changed`] return true.
 pub fn note_list_changed() {
     LIST_CHANGED.set(true);

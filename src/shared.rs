@@ -498,6 +498,7 @@ impl Shared {
 
     pub fn clear_waiter(&self, backend: usize) {
         if let Some(waiter) = self.waiters().get(backend)
+            && waiter.load(Ordering::Relaxed) != 0
             && waiter.swap(0, Ordering::SeqCst) != 0
         {
             self.control().waiting.fetch_sub(1, Ordering::SeqCst);

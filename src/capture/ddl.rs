@@ -13,6 +13,11 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
         return;
     }
     // SAFETY: as the caller promises.
+    if unsafe { changes_texts(statement) } {
+        relations::purge_all();
+        xact::note_mapped_ddl();
+    }
+    // SAFETY: as the caller promises.
     if unsafe { pg_sys::GetCommandLogLevel(statement) } == pg_sys::LogStmtLevel::LOGSTMT_DDL {
         xact::note_ddl();
     }
@@ -79,6 +84,30 @@ fn table_behind(relid: Oid) -> Oid {
                 pg_sys::IndexGetRelation(relid, true)
             }
             _ => relid,
+        }
+    }
+}
+
+/// Whether a statement may change the text of stored values, or what a mapping's names mean, without touching a
+/// mapped table: enum labels, attributes of composite types, casts to json, names of schemas. What it reaches is
+/// not followed up: every mapping of the database is purged.
+unsafe fn changes_texts(statement: *mut pg_sys::Node) -> bool {
+    use pg_sys::{NodeTag, ObjectType};
+    // SAFETY: the casts follow the tags.
+    unsafe {
+        match (*statement).type_ {
+            NodeTag::T_AlterEnumStmt | NodeTag::T_AlterTypeStmt | NodeTag::T_CreateCastStmt => true,
+            NodeTag::T_AlterTableStmt => {
+                (*statement.cast::<pg_sys::AlterTableStmt>()).objtype == ObjectType::OBJECT_TYPE
+            }
+            NodeTag::T_RenameStmt => matches!(
+                (*statement.cast::<pg_sys::RenameStmt>()).renameType,
+                ObjectType::OBJECT_ATTRIBUTE | ObjectType::OBJECT_SCHEMA | ObjectType::OBJECT_TYPE
+            ),
+            NodeTag::T_DropStmt => {
+                (*statement.cast::<pg_sys::DropStmt>()).removeType == ObjectType::OBJECT_CAST
+            }
+            _ => false,
         }
     }
 }

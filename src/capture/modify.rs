@@ -27,6 +27,8 @@ pub struct ModifyTap {
     target: Option<Rc<MappedRelation>>,
     /// The partition that the last row belonged to.
     latest: Option<Rc<MappedRelation>>,
+    /// The partition that the last upserted row was routed to.
+    routed: Option<(pg_sys::Oid, *mut pg_sys::ResultRelInfo)>,
     marked: bool,
     /// An UPDATE may change key columns: the old row is looked at too.
     old_row_wanted: bool,
@@ -74,6 +76,7 @@ impl ModifyTap {
                 old_row_wanted: captures && old_row_wanted(node, plan),
                 target: if captures { target } else { None },
                 latest: None,
+                routed: None,
                 marked: marked.is_some(),
                 upsert_changes_key,
                 position: xact::Position::default(),
@@ -195,22 +198,38 @@ impl ModifyTap {
     }
 
     /// Whether an upsert updated: its row is then the projection of the partition's DO UPDATE SET.
-    unsafe fn took_update_path(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+    unsafe fn took_update_path(&mut self, slot: *mut pg_sys::TupleTableSlot) -> bool {
         // SAFETY: ri_onConflict is null or valid.
         unsafe {
+            let plan = (*self.node).ps.plan.cast::<pg_sys::ModifyTable>();
+            if (*plan).onConflictAction != OnConflictAction::ONCONFLICT_UPDATE {
+                return false;
+            }
             let conflict = (*self.routed_to((*slot).tts_tableOid)).ri_onConflict;
             !conflict.is_null() && (*conflict).oc_ProjSlot == slot
         }
     }
 
     /// The result relation of the partition that tuple routing chose for an inserted row.
-    unsafe fn routed_to(&self, relid: pg_sys::Oid) -> *mut pg_sys::ResultRelInfo {
+    unsafe fn routed_to(&mut self, relid: pg_sys::Oid) -> *mut pg_sys::ResultRelInfo {
         // SAFETY: es_tuple_routing_result_relations lists ResultRelInfos.
         unsafe {
+            let root = (*self.node).rootResultRelInfo;
+            if (*(*root).ri_RelationDesc).rd_id == relid {
+                return root;
+            }
+            if let Some((_, result)) = self.routed.filter(|(latest, _)| *latest == relid) {
+                return result;
+            }
+            // The list is the whole statement's: another node may have routed to the same partition.
             let estate = (*self.node).ps.state;
-            nodes::items::<pg_sys::ResultRelInfo>((*estate).es_tuple_routing_result_relations)
-                .find(|result| (*(**result).ri_RelationDesc).rd_id == relid)
-                .unwrap_or((*self.node).rootResultRelInfo)
+            let result = nodes::items::<pg_sys::ResultRelInfo>((*estate).es_tuple_routing_result_relations)
+                .find(|result| {
+                    (*(**result).ri_RelationDesc).rd_id == relid && (**result).ri_RootResultRelInfo == root
+                })
+                .unwrap_or(root);
+            self.routed = Some((relid, result));
+            result
         }
     }
 

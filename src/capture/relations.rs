@@ -186,10 +186,33 @@ pub fn generation() -> u64 {
 /// too, when the mapping becomes active before the commit.
 pub fn note_statement() -> bool {
     let any = any_mapped();
-    if any || Shared::get().is_some_and(|shared| shared.published() != 0) {
+    xact::note_generation(GENERATION.get());
+    any
+}
+
+/// [`idle`], with the statement noted if it is so.
+pub fn note_if_idle() -> bool {
+    let idle = idle();
+    if idle {
         xact::note_generation(GENERATION.get());
     }
-    any
+    idle
+}
+
+/// Marks every mapping of this database for a purge at commit.
+pub fn purge_all() {
+    let mappings: Vec<u16> = KNOWN.with_borrow(|known| known.list.iter().map(|local| local.index).collect());
+    mappings.into_iter().for_each(xact::purge);
+}
+
+/// Whether nothing is mapped anywhere in the server, and nothing has changed since that was found out. Raises
+/// nothing and calls nothing: what a server without mappings pays for each hook.
+pub fn idle() -> bool {
+    !TAP_ALL
+        && !ANY_MAPPED.get()
+        && !gucs::list_changed()
+        && Shared::get()
+            .is_none_or(|shared| shared.published() == 0 && GENERATION.get() == shared.generation())
 }
 
 /// Whether this backend reads the list that the worker has published.

@@ -154,6 +154,10 @@ impl FillBatch {
     unsafe fn take(&mut self, placed: &Placed, slot: *mut pg_sys::TupleTableSlot, last: pg_sys::AttrNumber) {
         let Some(shared) = Shared::get() else { return };
         let mapping = placed.mapping.index;
+        if self.fills.len() >= FILL_LIMIT || self.bytes.len() >= FILL_LIMIT_BYTES {
+            shared.stats(mapping).fill_skipped();
+            return;
+        }
         row::with_scratch(|scratch| {
             // SAFETY: a filled slot of the relation.
             unsafe {
@@ -164,8 +168,6 @@ impl FillBatch {
                 if shared
                     .hints()
                     .recently_filled(hash, xact::now_ms(), placed.mapping.refill_ms())
-                    || self.fills.len() >= FILL_LIMIT
-                    || self.bytes.len() >= FILL_LIMIT_BYTES
                 {
                     shared.stats(mapping).fill_skipped();
                     return;

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The taps of one kind in a query, ordered by the address of their node. They stay where they are once the query
-/// has been registered.
+/// runs.
 struct ByNode<T>(Vec<(usize, T)>);
 
 impl<T> ByNode<T> {
@@ -106,17 +106,13 @@ pub unsafe fn install(query: *mut pg_sys::QueryDesc, eflags: c_int) {
         }
         let explain_only = eflags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
         let estate = (*query).estate;
-        let mut taps = SPARE.take().unwrap_or_default();
+        // Registered first: should the walk raise, the query's context releases what there is.
+        let taps = register(estate, SPARE.take().unwrap_or_default());
         for node in modify_nodes(query) {
-            tap_modify(node, &mut taps, explain_only);
+            tap_modify(node, &mut *taps, explain_only);
         }
         if !explain_only && scan::allowed(query) {
-            tap_scans((*query).planstate, &mut taps);
-        }
-        if taps.modify.0.is_empty() && taps.scans.0.is_empty() {
-            SPARE.set(Some(taps));
-        } else {
-            register(estate, taps);
+            tap_scans((*query).planstate, taps);
         }
     }
 }
@@ -190,7 +186,7 @@ unsafe fn tap_modify(node: *mut pg_sys::ModifyTableState, taps: &mut QueryTaps, 
     }
 }
 
-unsafe fn tap_scans(node: *mut pg_sys::PlanState, taps: &mut QueryTaps) {
+unsafe fn tap_scans(node: *mut pg_sys::PlanState, taps: *mut QueryTaps) {
     unsafe extern "C-unwind" fn visit(node: *mut pg_sys::PlanState, context: *mut c_void) -> bool {
         // SAFETY: the context is the QueryTaps below, which outlives the walk.
         unsafe {
@@ -201,7 +197,7 @@ unsafe fn tap_scans(node: *mut pg_sys::PlanState, taps: &mut QueryTaps) {
     if !node.is_null() {
         // SAFETY: the tree has been initialised by the executor.
         unsafe {
-            visit(node, (&raw mut *taps).cast());
+            visit(node, taps.cast());
         }
     }
 }
@@ -220,7 +216,9 @@ unsafe extern "C-unwind" fn visit_node(node: *mut pg_sys::PlanState, taps: *mut 
     }
 }
 
-unsafe fn register(estate: *mut pg_sys::EState, taps: Box<QueryTaps>) {
+/// Ties the taps to the query's memory. They are boxed, and so stay where they are until they are released.
+unsafe fn register(estate: *mut pg_sys::EState, mut taps: Box<QueryTaps>) -> *mut QueryTaps {
+    let place = &raw mut *taps;
     // SAFETY: the callback's memory is in the context whose reset calls it.
     unsafe {
         let context = (*estate).es_query_cxt;
@@ -231,6 +229,7 @@ unsafe fn register(estate: *mut pg_sys::EState, taps: Box<QueryTaps>) {
         QUERIES.with_borrow_mut(|queries| queries.push((estate as usize, taps)));
         unguarded::MemoryContextRegisterResetCallback(context, callback);
     }
+    place
 }
 
 #[pg_guard]

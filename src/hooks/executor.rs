@@ -3,7 +3,10 @@ use std::ffi::c_int;
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::{capture::taps, compat};
+use crate::{
+    capture::{relations, taps},
+    compat,
+};
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
 static mut PREVIOUS_END: pg_sys::ExecutorEnd_hook_type = None;
@@ -25,7 +28,7 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, eflags: c_int) 
             Some(previous) => previous(query, eflags),
             None => compat::standard_ExecutorStart(query, eflags),
         }
-        if taps::wanted() {
+        if !relations::note_if_idle() {
             started(query, eflags);
         }
     }
@@ -34,7 +37,11 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, eflags: c_int) 
 #[pg_guard]
 unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: the executor has been started, so the plan state tree is complete.
-    unsafe { taps::install(query, eflags) }
+    unsafe {
+        if taps::wanted() {
+            taps::install(query, eflags);
+        }
+    }
 }
 
 unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {

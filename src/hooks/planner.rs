@@ -3,7 +3,10 @@ use std::ffi::{c_char, c_int};
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::{capture::inject, compat};
+use crate::{
+    capture::{inject, relations},
+    compat,
+};
 
 static mut PREVIOUS: pg_sys::planner_hook_type = None;
 
@@ -23,7 +26,7 @@ unsafe extern "C-unwind" fn plan(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: called by the server with a valid query tree; nothing here has a Drop.
     unsafe {
-        let marked = before(parse);
+        let marked = !relations::idle() && before(parse);
         let statement = match PREVIOUS {
             Some(previous) => previous(parse, query_string, cursor_options, bound_params),
             None => compat::standard_planner(parse, query_string, cursor_options, bound_params),

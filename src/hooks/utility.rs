@@ -3,7 +3,10 @@ use std::ffi::{c_char, c_int, c_void};
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::{capture::ddl, compat};
+use crate::{
+    capture::{ddl, relations},
+    compat,
+};
 
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
@@ -32,7 +35,7 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: called by the server; nothing here has a Drop.
     unsafe {
         // After COMMIT, ROLLBACK or DISCARD the statement may be gone: only what ALTER TABLE needs is looked at then.
-        let alters_table = before(stmt);
+        let alters_table = !relations::note_if_idle() && before(stmt);
         match PREVIOUS_UTILITY {
             Some(previous) => previous(
                 stmt,
@@ -90,7 +93,9 @@ unsafe extern "C-unwind" fn access(
         if let Some(previous) = PREVIOUS_ACCESS {
             previous(access, class, object, sub_id, arg);
         }
-        seen(access, class, object, sub_id);
+        if !relations::idle() {
+            seen(access, class, object, sub_id);
+        }
     }
 }
 

@@ -42,6 +42,8 @@ struct Running {
 #[derive(Default)]
 pub struct Resolvers {
     wanted: bool,
+    /// Databases that are still to be looked at.
+    waiting: BTreeSet<String>,
     running: BTreeMap<String, Running>,
     last: Option<Instant>,
 }
@@ -61,16 +63,20 @@ impl Worker {
         let retry = since.is_none_or(|since| since >= RETRY) && self.has_problem();
         let due = (self.resolvers.wanted && since.is_none_or(|since| since >= PAUSE)) || retry;
         self.reap_resolvers();
-        if !due || !self.resolvers.running.is_empty() {
-            return;
+        if due && self.resolvers.running.is_empty() && self.resolvers.waiting.is_empty() {
+            self.resolvers.wanted = false;
+            self.resolvers.last = Some(Instant::now());
+            self.resolvers.waiting = self.databases();
         }
-        self.resolvers.wanted = false;
-        self.resolvers.last = Some(Instant::now());
-        for database in self.databases() {
-            if let Some(running) = start(&database) {
-                self.resolvers.running.insert(database, running);
-            } else {
-                self.resolvers.wanted = true;
+        // One at a time: of two mappings with the same keys the second to be looked at is refused.
+        if self.resolvers.running.is_empty()
+            && let Some(database) = self.resolvers.waiting.pop_first()
+        {
+            match start(&database) {
+                Some(running) => {
+                    self.resolvers.running.insert(database, running);
+                }
+                None => self.resolvers.wanted = true,
             }
         }
     }

@@ -24,7 +24,8 @@ pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Appended {
         sealed.publish(reservation);
         end
     });
-    shared.wake_worker(false);
+    // Before it sleeps the worker looks at the ring once more, but not at what is to be purged.
+    shared.wake_worker(!sealed.purges().is_empty());
     Appended {
         end,
         purges: *sealed.purges(),
@@ -61,7 +62,7 @@ pub fn lose(shared: Shared, mappings: &MappingSet, xid: u64) {
     let held = shared.lock_ring();
     lose_locked(shared, mappings, xid);
     drop(held);
-    shared.wake_worker(false);
+    shared.wake_worker(true);
 }
 
 fn lose_locked(shared: Shared, mappings: &MappingSet, xid: u64) {

@@ -8,7 +8,7 @@ mod append;
 mod fills;
 pub mod waiting;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pg_redis_cache_core::{
     coherence::{
@@ -39,9 +39,6 @@ struct Transaction {
     buffer: TransactionBuffer,
     /// Mappings that any change was captured for, rolled back or not.
     touched: MappingSet,
-    /// The generation of the list at the first statement, and whether a later one saw another.
-    generation: Option<u64>,
-    mixed: bool,
     ran_ddl: bool,
     mapped_ddl: bool,
     /// The backend counts as committing (rule 2).
@@ -54,8 +51,6 @@ impl Transaction {
         Self {
             buffer: TransactionBuffer::new(0),
             touched: MappingSet::EMPTY,
-            generation: None,
-            mixed: false,
             ran_ddl: false,
             mapped_ddl: false,
             numbered: false,
@@ -66,16 +61,26 @@ impl Transaction {
     fn forget(&mut self) {
         self.buffer.abort();
         self.touched = MappingSet::EMPTY;
-        self.generation = None;
-        self.mixed = false;
         self.ran_ddl = false;
         self.mapped_ddl = false;
         self.sealed = None;
     }
 }
 
+/// Under which generations of the list a transaction ran its statements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    Nothing,
+    One(u64),
+    Several,
+}
+
 thread_local! {
     static TRANSACTION: RefCell<Transaction> = RefCell::new(Transaction::new());
+    /// The generation of the list at the transaction's statements.
+    static NOTED: Cell<Noted> = const { Cell::new(Noted::Nothing) };
+    /// Whether there is anything in the transaction's state.
+    static TOUCHED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers the callbacks, which every backend inherits from the postmaster.
@@ -94,6 +99,7 @@ fn nest_level() -> u32 {
 
 fn with_buffer(mapping: u16, work: impl FnOnce(&mut TransactionBuffer, u32)) {
     let nest = nest_level();
+    TOUCHED.set(true);
     TRANSACTION.with_borrow_mut(|transaction| {
         transaction.buffer.set_limit(gucs::transaction_buffer());
         transaction.touched.insert(mapping);
@@ -144,19 +150,22 @@ pub fn has_changes(mapping: u16) -> bool {
 
 /// Notes the generation of the list under which a statement runs (rule 9).
 pub fn note_generation(generation: u64) {
-    TRANSACTION.with_borrow_mut(|transaction| match transaction.generation {
-        None => transaction.generation = Some(generation),
-        Some(first) => transaction.mixed |= first != generation,
+    NOTED.set(match NOTED.get() {
+        Noted::Nothing => Noted::One(generation),
+        Noted::One(first) if first != generation => Noted::Several,
+        noted => noted,
     });
 }
 
 /// Notes that the transaction ran DDL: it fills nothing from then on.
 pub fn note_ddl() {
+    TOUCHED.set(true);
     TRANSACTION.with_borrow_mut(|transaction| transaction.ran_ddl = true);
 }
 
 /// Notes that the transaction ran DDL on a mapped relation: whether the mapping still works is to be looked at.
 pub fn note_mapped_ddl() {
+    TOUCHED.set(true);
     TRANSACTION.with_borrow_mut(|transaction| transaction.mapped_ddl = true);
 }
 
@@ -177,8 +186,24 @@ fn top_xid() -> Option<u64> {
     (xid as u32 != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
 }
 
-#[pg_guard]
+/// Called at each end of a transaction; a server without mappings pays for the test alone.
 unsafe extern "C-unwind" fn transaction_event(event: XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    if TOUCHED.get() || !relations::idle() {
+        // SAFETY: called by the server.
+        unsafe { transaction_ends(event) };
+    }
+    if !matches!(
+        event,
+        XactEvent::XACT_EVENT_PRE_COMMIT
+            | XactEvent::XACT_EVENT_PRE_PREPARE
+            | XactEvent::XACT_EVENT_PARALLEL_PRE_COMMIT
+    ) {
+        NOTED.set(Noted::Nothing);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_ends(event: XactEvent::Type) {
     let Some(shared) = Shared::get() else { return };
     match event {
         XactEvent::XACT_EVENT_PRE_COMMIT => pre_commit(shared),
@@ -192,13 +217,16 @@ unsafe extern "C-unwind" fn transaction_event(event: XactEvent::Type, _argument:
     }
 }
 
-#[pg_guard]
+/// Called at each end of a subtransaction. Nothing here calls what may raise.
 unsafe extern "C-unwind" fn subtransaction_event(
     event: SubXactEvent::Type,
     _subtransaction: pg_sys::SubTransactionId,
     _parent: pg_sys::SubTransactionId,
     _argument: *mut std::ffi::c_void,
 ) {
+    if !TOUCHED.get() {
+        return;
+    }
     let nest = nest_level();
     TRANSACTION.with_borrow_mut(|transaction| match event {
         SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => transaction.buffer.commit_sub(nest),
@@ -209,21 +237,18 @@ unsafe extern "C-unwind" fn subtransaction_event(
 
 /// Rules 2 and 9: takes the number, notes the epochs, and seals what was captured.
 fn pre_commit(shared: Shared) {
-    let (captured, noted, mixed) = TRANSACTION.with_borrow(|transaction| {
-        (
-            !transaction.buffer.is_empty(),
-            transaction.generation,
-            transaction.mixed,
-        )
-    });
-    if !captured && noted.is_none() && shared.published() == 0 {
+    let captured = TRANSACTION.with_borrow(|transaction| !transaction.buffer.is_empty());
+    if !captured && shared.published() == 0 {
         return;
     }
     let Some(xid) = top_xid() else { return };
     let other_list = || {
-        mixed
-            || relations::local_fingerprint() != shared.published()
-            || noted.is_some_and(|generation| generation != shared.generation())
+        relations::local_fingerprint() != shared.published()
+            || match NOTED.get() {
+                Noted::Nothing => false,
+                Noted::One(generation) => generation != shared.generation(),
+                Noted::Several => true,
+            }
     };
     if captured || other_list() {
         let number = shared.commits().begin(compat::backend_number());
@@ -293,7 +318,7 @@ fn resolve_wanted(shared: Shared) -> bool {
 
 /// At COMMIT the transaction state still has the id (xact.c, CommitTransaction).
 fn top_xid_at_commit() -> u64 {
-    top_xid().unwrap_or_else(next_xid)
+    top_xid().unwrap_or_else(|| next_xid().saturating_sub(1))
 }
 
 /// The next id to be assigned, above every one that is in use.
@@ -308,6 +333,9 @@ fn ended(shared: Shared) {
         transaction.forget();
         std::mem::take(&mut transaction.numbered)
     });
+    TOUCHED.set(false);
+    // A wait that a termination has ended.
+    shared.clear_waiter(compat::backend_number());
     if numbered {
         shared.commits().end(compat::backend_number());
     }
