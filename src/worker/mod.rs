@@ -105,6 +105,8 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
             Some(compat::SignalHandlerForShutdownRequest),
         );
         pg_sys::BackgroundWorkerUnblockSignals();
+        // bgworker.c ignores SIGHUP until the handler stands: a reload between the fork and here was missed.
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
     }
     let Some(shared) = Shared::get() else { return };
     shared.register_worker();

@@ -61,7 +61,7 @@ fn text(world: &World, sql: &str) -> String {
 
 fn until(world: &World, condition: &str) {
     eventually(condition, SOON, || {
-        let sql = format!("SELECT ({condition})::text FROM redis_cache.status");
+        let sql = format!("SELECT coalesce({condition}, false)::text FROM redis_cache.status");
         (text(world, &sql) == "true").then_some(())
     });
 }
