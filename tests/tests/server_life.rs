@@ -47,9 +47,12 @@ impl Trial {
 }
 
 fn worker_pid(world: &World) -> i32 {
-    let mut client = world.connect();
+    // A new session each time: a postmaster before 16 that gets SIGCHLD between unblocking signals and select()
+    // sleeps on, for up to a minute, unless somebody connects (postmaster.c, ServerLoop).
     eventually("a worker", SOON, || {
-        let row = client.query_one("SELECT worker_pid FROM redis_cache.status WHERE connected", &[]);
+        let row = world
+            .connect()
+            .query_one("SELECT worker_pid FROM redis_cache.status WHERE connected", &[]);
         row.ok()?.get(0)
     })
 }

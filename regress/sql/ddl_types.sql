@@ -1,0 +1,28 @@
+-- DDL that changes the text of stored values, or what a name means, without touching the table: all is purged.
+CREATE TYPE mood AS ENUM ('glad', 'sad');
+CREATE TYPE place AS (street text, number int);
+CREATE TABLE people (id int PRIMARY KEY, mood mood, home place);
+INSERT INTO people VALUES (1, 'glad', ('High Street', 1));
+ALTER SYSTEM SET pg_redis_cache.mappings = 'person:{id} => SELECT mood, home FROM people';
+\! reload
+
+UPDATE people SET mood = 'sad';
+\! cached
+ALTER TYPE mood RENAME VALUE 'sad' TO 'blue';
+\! cached
+UPDATE people SET mood = mood;
+\! cached
+ALTER TYPE place ADD ATTRIBUTE town text;
+\! cached
+UPDATE people SET mood = mood;
+\! cached
+ALTER TYPE place RENAME ATTRIBUTE town TO city;
+\! cached
+BEGIN;
+ALTER TYPE mood RENAME VALUE 'blue' TO 'grey';
+ROLLBACK;
+UPDATE people SET mood = mood;
+\! cached
+ALTER SCHEMA public RENAME TO elsewhere;
+\! cached
+ALTER SCHEMA elsewhere RENAME TO public;
