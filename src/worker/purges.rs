@@ -11,7 +11,7 @@ use std::{
 
 use pg_redis_cache_core::redis::{PurgeJob, Request};
 
-use super::{Worker, resolver};
+use super::Worker;
 use crate::{shared::MappingState, xact};
 
 /// The shortest time between two purges of a mapping. A purge that took longer is followed by a pause as long, but
@@ -191,7 +191,7 @@ impl Worker {
         }
         self.written.remove(&mapping);
         self.purges.0.remove(&mapping);
-        resolver::forget_problem(self.shared, mapping);
+        self.shared.set_problem(mapping, "");
         // A mapping may have been waiting for a place.
         self.apply_list();
     }

@@ -165,11 +165,6 @@ fn start(database: &str) -> Option<Running> {
     }
 }
 
-/// A place that has become free has no problem.
-pub fn forget_problem(shared: Shared, mapping: u16) {
-    shared.set_problem(mapping, "");
-}
-
 /// The entry point of the resolver's process.
 #[pg_guard]
 #[unsafe(no_mangle)]
