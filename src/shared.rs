@@ -505,6 +505,11 @@ impl Shared {
         }
     }
 
+    /// Whether a backend waits for the tail to move.
+    pub fn somebody_waits(&self) -> bool {
+        self.control().waiting.load(Ordering::Relaxed) != 0
+    }
+
     /// Wakes the backends that waited for the tail to come this far. Called by the worker.
     pub fn wake_waiters(&self, tail: u64) {
         std::sync::atomic::fence(Ordering::SeqCst);

@@ -20,11 +20,11 @@ impl Worker {
 
     pub(super) fn handle(&mut self, event: Event) {
         match event {
-            Event::Acknowledged { chunk, counts } => {
+            Event::Acknowledged { chunk, at, counts } => {
                 counts
                     .into_iter()
                     .for_each(|(mapping, counts)| self.count(mapping, &counts));
-                self.acknowledged(chunk);
+                self.acknowledged(chunk, at);
                 if std::mem::take(&mut self.refusing) {
                     self.trouble = None;
                     pgrx::log!("pg_redis_cache: Redis takes writes again");

@@ -1,5 +1,5 @@
 //! From the ring to the engine: rules 3, 4 and 6 are decided here, in the order of the ring.
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::SystemTime};
 
 use pg_redis_cache_core::{
     coherence::{
@@ -10,9 +10,10 @@ use pg_redis_cache_core::{
     redis::{Chunk, Request, Target, Ticket},
     ring::batch::{self, Entry, Fills, Invalidate, Op, Transaction},
 };
+use pgrx::pg_sys;
 
 use super::{Worker, purges::Asker};
-use crate::{compat, shared::Shared};
+use crate::shared::Shared;
 
 /// How much may be with the engine and not acknowledged. The rest waits in the ring.
 const UNACKNOWLEDGED_BYTES: usize = 8 * 1024 * 1024;
@@ -43,6 +44,8 @@ pub struct Feed {
     /// By the engine's ticket: who asked for an answer.
     askers: VecDeque<(Ticket, Asker)>,
     next_ticket: Ticket,
+    /// Entries taken and not yet counted.
+    taken: u32,
 }
 
 impl Feed {
@@ -55,12 +58,13 @@ impl Feed {
             entry: Vec::new(),
             askers: VecDeque::new(),
             next_ticket: 1,
+            taken: 0,
         }
     }
 
-    /// How far the ring has been read.
-    pub fn position(&self) -> u64 {
-        self.position
+    /// The number of entries taken since this was last asked.
+    pub fn take_count(&mut self) -> u32 {
+        std::mem::take(&mut self.taken)
     }
 
     fn has_room(&self) -> bool {
@@ -118,7 +122,10 @@ impl Worker {
             entry.shrink_to(KEPT);
             self.feed.entry = entry;
             match next {
-                Some(next) => self.feed.position = next,
+                Some(next) => {
+                    self.feed.position = next;
+                    self.feed.taken += 1;
+                }
                 None => break,
             }
         }
@@ -250,15 +257,14 @@ impl Worker {
     }
 
     /// Every chunk up to that one is in Redis, or has been declared lost.
-    pub(super) fn acknowledged(&mut self, chunk: u64) {
-        // SAFETY: reads the clock.
-        let now = unsafe { compat::unguarded::GetCurrentTimestamp() };
+    pub(super) fn acknowledged(&mut self, chunk: u64, at: SystemTime) {
+        let at = timestamp(at);
         let mut end = None;
         while let Some(sent) = self.feed.sent.pop_front_if(|sent| sent.id <= chunk) {
             self.feed.unacknowledged -= sent.bytes;
             end = Some(sent.end);
             for committed_at in sent.committed_at {
-                self.shared.lag().record((now - committed_at).max(0) as u64);
+                self.shared.lag().record((at - committed_at).max(0) as u64);
             }
         }
         if let Some(end) = end {
@@ -280,4 +286,11 @@ impl Worker {
             .oldest_unsent
             .store(oldest.copied().unwrap_or(0), std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// A time on the server's clock: microseconds since the beginning of 2000 (datatype/timestamp.h).
+fn timestamp(at: SystemTime) -> i64 {
+    const DAYS: u64 = (pg_sys::POSTGRES_EPOCH_JDATE - pg_sys::UNIX_EPOCH_JDATE) as u64;
+    let unix = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    unix.as_micros() as i64 - (DAYS * 86_400 * 1_000_000) as i64
 }

@@ -22,18 +22,13 @@ use std::{
 use pg_redis_cache_core::{
     config::Mapping,
     redis::{EngineHandle, Event, Expiry, Request},
+    ring::pace::Pace,
 };
 use pgrx::{pg_guard, pg_sys};
 
 pub use link::configured_address;
 
 use crate::{compat, gucs, shared::Shared, xact};
-
-/// While there is traffic the worker naps this long before it looks again: what is committed meanwhile goes out in
-/// one batch, and no backend has to wake it.
-const NAP: Duration = Duration::from_micros(60);
-/// Traffic is over when nothing has come for this long.
-const TRAFFIC: Duration = Duration::from_micros(300);
 
 /// The longest sleep: settings and clocks are looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -86,7 +81,7 @@ struct Worker {
     trouble: Option<String>,
     /// Mappings whose losses have been logged, until something of theirs is stored again.
     lossy: HashSet<u16>,
-    last_fed: Instant,
+    pace: Pace,
     /// Redis refuses writes for now; the connection itself is there.
     refusing: bool,
     /// The engine has ended on its own: nothing can be written any more.
@@ -122,7 +117,7 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         connected: false,
         trouble: None,
         lossy: HashSet::new(),
-        last_fed: Instant::now(),
+        pace: Pace::new(Instant::now()),
         refusing: false,
         engine_ended: false,
     };
@@ -153,15 +148,14 @@ impl Worker {
     fn run(&mut self) {
         while !shutdown_requested() && !self.engine_ended {
             self.reload_if_asked();
-            let fed = self.feed.position();
             let busy = self.work();
-            if self.feed.position() != fed {
-                self.last_fed = Instant::now();
-            }
-            if self.last_fed.elapsed() < TRAFFIC {
-                std::thread::sleep(NAP);
-            } else if !busy {
-                self.sleep();
+            let now = Instant::now();
+            self.pace.fed(self.feed.take_count(), now);
+            // No backend has to wake the worker out of a nap.
+            match self.pace.nap(now, self.shared.somebody_waits()) {
+                Some(nap) => std::thread::sleep(nap),
+                None if !busy => self.sleep(),
+                None => {}
             }
         }
     }

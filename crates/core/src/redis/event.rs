@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::chunk::Ticket;
 use super::fault::{Cause, Fault};
@@ -17,6 +17,8 @@ pub enum Event {
     Acknowledged {
         /// The chunk's id.
         chunk: u64,
+        /// When the last answer came.
+        at: SystemTime,
         /// What became of its operations, by mapping.
         counts: Vec<(u16, Counts)>,
     },

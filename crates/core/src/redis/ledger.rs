@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use super::chunk::Chunk;
 use super::event::{Counts, Event, Events};
@@ -58,6 +59,7 @@ impl Ledger {
             if let Some(oldest) = pending.pop_front() {
                 events.emit(Event::Acknowledged {
                     chunk: oldest.chunk.id(),
+                    at: SystemTime::now(),
                     counts: oldest.counts.take(),
                 });
             }

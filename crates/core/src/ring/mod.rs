@@ -20,6 +20,7 @@
 pub mod batch;
 mod duplicates;
 pub mod oplog;
+pub mod pace;
 
 #[cfg(test)]
 mod tests;
