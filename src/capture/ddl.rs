@@ -13,9 +13,16 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
         return;
     }
     // SAFETY: as the caller promises.
-    if unsafe { changes_texts(statement) } {
-        relations::purge_all();
-        xact::note_mapped_ddl();
+    unsafe {
+        if changes_texts(statement) {
+            relations::purge_all();
+            xact::note_mapped_ddl();
+        }
+        if let Some(database) = takes_database_away(statement)
+            && relations::purge_database(&database)
+        {
+            xact::note_mapped_ddl();
+        }
     }
     // SAFETY: as the caller promises.
     if unsafe { pg_sys::GetCommandLogLevel(statement) } == pg_sys::LogStmtLevel::LOGSTMT_DDL {
@@ -63,20 +70,33 @@ pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid, 
         ObjectAccessType::OAT_POST_CREATE => column > 0,
         _ => false,
     };
-    if changes
-        && class == pg_sys::RelationRelationId
-        && let Some(relation) = relations::lookup(table_behind(object))
-    {
+    if !changes || class != pg_sys::RelationRelationId || !relations::any_mapped() {
+        return;
+    }
+    if let Some(relation) = relations::lookup(table_behind(object)) {
         relation.purge();
         xact::note_mapped_ddl();
+    } else if has_row_type(object) {
+        relations::purge_with_rows_in_columns();
     }
+}
+
+/// Whether a relation's columns are those of a type, too, which a column of a mapping may have.
+fn has_row_type(relid: Oid) -> bool {
+    // SAFETY: a catalog look-up within a transaction.
+    let kind = unsafe { pg_sys::get_rel_relkind(relid) } as u8;
+    matches!(
+        kind,
+        pg_sys::RELKIND_RELATION
+            | pg_sys::RELKIND_PARTITIONED_TABLE
+            | pg_sys::RELKIND_FOREIGN_TABLE
+            | pg_sys::RELKIND_VIEW
+            | pg_sys::RELKIND_MATVIEW
+    )
 }
 
 /// The table that an index belongs to; any other relation itself.
 fn table_behind(relid: Oid) -> Oid {
-    if !relations::any_mapped() {
-        return pg_sys::InvalidOid;
-    }
     // SAFETY: catalog look-ups within a transaction.
     unsafe {
         match pg_sys::get_rel_relkind(relid) as u8 {
@@ -85,6 +105,26 @@ fn table_behind(relid: Oid) -> Oid {
             }
             _ => relid,
         }
+    }
+}
+
+/// The database that a statement drops or renames: its mappings' keys are nobody's from then on.
+unsafe fn takes_database_away(statement: *mut pg_sys::Node) -> Option<String> {
+    use pg_sys::{NodeTag, ObjectType};
+    // SAFETY: the casts follow the tags.
+    unsafe {
+        let name = match (*statement).type_ {
+            NodeTag::T_DropdbStmt => (*statement.cast::<pg_sys::DropdbStmt>()).dbname,
+            NodeTag::T_RenameStmt => {
+                let rename = statement.cast::<pg_sys::RenameStmt>();
+                if (*rename).renameType != ObjectType::OBJECT_DATABASE {
+                    return None;
+                }
+                (*rename).subname
+            }
+            _ => return None,
+        };
+        Some(String::from_utf8_lossy(nodes::bytes(name)).into_owned())
     }
 }
 

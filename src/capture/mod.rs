@@ -1,12 +1,13 @@
 //! From a running statement to the rows that belong to a mapping.
 //!
-//! [`relations`] knows which relations are mapped and how, [`inject`] makes a statement return the rows it
+//! [`relations`] knows which relations are mapped and how, [`columns`] what the catalog says of theirs, [`inject`] makes a statement return the rows it
 //! changes, [`taps`] puts itself between the executor's nodes, [`modify`] and [`scan`] take the rows there,
 //! [`row`] turns a row into key and value, [`ddl`] watches what no executor node shows.
 //!
 //! Guaranteed: a captured change is in the transaction's buffer before the statement's next row is asked for;
 //! whatever cannot be captured exactly marks its mapping for a purge. Not guaranteed: changes that reach the
 //! heap without the executor (COPY, logical replication's apply worker).
+pub mod columns;
 pub mod ddl;
 pub mod inject;
 mod modify;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
-    config::{self, Columns, Insert, Mapping},
+    config::{self, Insert, Mapping},
     encode::key::KeyKind,
 };
 use pgrx::{
@@ -23,35 +23,11 @@ use pgrx::{
 use rustc_hash::FxHashMap;
 
 use super::{
+    columns::{KeyColumn, MappedColumn, attribute_named, key_kind, value_names},
     tap_all::{self, TAP_ALL},
     text::{Pinning, ValueWriter},
 };
 use crate::{gucs, nodes, shared::Shared, xact};
-
-/// A column of a mapping.
-pub struct MappedColumn {
-    pub name: String,
-    pub writer: ValueWriter,
-    type_id: Oid,
-    type_modifier: i32,
-}
-
-impl MappedColumn {
-    /// The value of a text, by the type's input function.
-    ///
-    /// # Safety
-    /// Must be called within a transaction. Raises what the input function raises.
-    pub unsafe fn read(&self, text: &str) -> Datum {
-        let text = CString::new(text).unwrap_or_default();
-        let mut function = pg_sys::InvalidOid;
-        let mut parameter = pg_sys::InvalidOid;
-        // SAFETY: catalog look-ups, and the type's own input function.
-        unsafe {
-            pg_sys::getTypeInputInfo(self.type_id, &raw mut function, &raw mut parameter);
-            pg_sys::OidInputFunctionCall(function, text.as_ptr().cast_mut(), parameter, self.type_modifier)
-        }
-    }
-}
 
 /// A mapping that is active in this database.
 pub struct ActiveMapping {
@@ -90,15 +66,6 @@ pub struct Placed {
     pub mapping: Rc<ActiveMapping>,
     pub key_attributes: Vec<AttrNumber>,
     pub value_attributes: Vec<AttrNumber>,
-}
-
-/// A key column as the planner needs it.
-pub struct KeyColumn {
-    pub attribute: AttrNumber,
-    pub type_id: Oid,
-    pub type_modifier: i32,
-    pub collation: Oid,
-    generated: bool,
 }
 
 /// A mapped table, or a partition of one.
@@ -203,6 +170,32 @@ pub fn note_if_idle() -> bool {
 pub fn purge_all() {
     let mappings: Vec<u16> = KNOWN.with_borrow(|known| known.list.iter().map(|local| local.index).collect());
     mappings.into_iter().for_each(xact::purge);
+}
+
+/// Marks the mappings of a database for a purge at commit. Returns whether there are any.
+pub fn purge_database(database: &str) -> bool {
+    let Some(shared) = Shared::get() else { return false };
+    let default = gucs::text(&gucs::DATABASE);
+    let mappings: Vec<u16> = configured()
+        .iter()
+        .filter(|mapping| mapping.effective_database(&default) == database)
+        .filter_map(|mapping| shared.mapping_of(mapping.fingerprint(&default)))
+        .collect();
+    mappings.iter().for_each(|mapping| xact::purge(*mapping));
+    !mappings.is_empty()
+}
+
+/// Marks the mappings of this database for a purge that store a composite value: a table may be its type.
+pub fn purge_with_rows_in_columns() {
+    let roots: Vec<Oid> = KNOWN.with_borrow(|known| known.list.iter().map(|local| local.root).collect());
+    for relation in roots.into_iter().filter_map(lookup) {
+        for placed in &relation.mappings {
+            let columns = placed.mapping.key.iter().chain(&placed.mapping.value);
+            if columns.into_iter().any(|column| column.writer.holds_rows) {
+                xact::purge(placed.mapping.index);
+            }
+        }
+    }
 }
 
 /// Whether nothing is mapped anywhere in the server, and nothing has changed since that was found out. Raises
@@ -552,84 +545,6 @@ fn activate(index: u16, fingerprint: u64, definition: Rc<Mapping>, root: Oid) ->
         value,
         kinds,
     })
-}
-
-/// The names of the value columns: those listed, or all live columns in order.
-pub fn value_names(definition: &Mapping, root: Oid) -> Vec<String> {
-    match &definition.columns {
-        Columns::Named(names) => names.clone(),
-        Columns::All => live_columns(root),
-    }
-}
-
-/// The names of a relation's columns in order, without those that have been dropped.
-pub fn live_columns(relid: Oid) -> Vec<String> {
-    (1..=i16::MAX)
-        .map_while(|number| {
-            // SAFETY: a system cache look-up; the tuple is released after its fields have been copied.
-            unsafe {
-                let tuple = pg_sys::SearchSysCache2(
-                    pg_sys::SysCacheIdentifier::ATTNUM as _,
-                    Datum::from(relid),
-                    Datum::from(number),
-                );
-                if tuple.is_null() {
-                    return None;
-                }
-                let form = attribute_form(tuple);
-                let name = (!(*form).attisdropped).then(|| {
-                    String::from_utf8_lossy(nodes::bytes((*form).attname.data.as_ptr())).into_owned()
-                });
-                pg_sys::ReleaseSysCache(tuple);
-                Some(name)
-            }
-        })
-        .flatten()
-        .collect()
-}
-
-unsafe fn attribute_form(tuple: pg_sys::HeapTuple) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: GETSTRUCT: the fixed part begins after the header.
-    unsafe {
-        (*tuple)
-            .t_data
-            .cast::<u8>()
-            .add((*(*tuple).t_data).t_hoff as usize)
-            .cast()
-    }
-}
-
-/// A live column by name.
-pub fn attribute_named(relid: Oid, name: &str) -> Option<KeyColumn> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a system cache look-up; the tuple is released after its fields have been copied.
-    unsafe {
-        let tuple = pg_sys::SearchSysCacheAttName(relid, name.as_ptr());
-        if tuple.is_null() {
-            return None;
-        }
-        let form = attribute_form(tuple);
-        let column = ((*form).attnum > 0).then(|| KeyColumn {
-            attribute: (*form).attnum,
-            type_id: (*form).atttypid,
-            type_modifier: (*form).atttypmod,
-            collation: (*form).attcollation,
-            generated: (*form).attgenerated != 0,
-        });
-        pg_sys::ReleaseSysCache(tuple);
-        column
-    }
-}
-
-/// How the canonical text of a key column's type looks.
-pub fn key_kind(type_id: Oid) -> KeyKind {
-    // SAFETY: a catalog look-up within a transaction.
-    match unsafe { pg_sys::getBaseType(type_id) } {
-        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID => KeyKind::Int,
-        pg_sys::UUIDOID => KeyKind::Uuid,
-        pg_sys::BOOLOID => KeyKind::Bool,
-        _ => KeyKind::Text,
-    }
 }
 
 fn place(relation: &mut MappedRelation, mapping: Rc<ActiveMapping>) {

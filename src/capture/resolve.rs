@@ -8,7 +8,7 @@ use pg_redis_cache_core::{
 };
 use pgrx::pg_sys::{self, Oid};
 
-use super::relations;
+use super::{columns, relations};
 use crate::{compat, nodes};
 
 /// What the catalog says of a mapping that works.
@@ -70,7 +70,7 @@ unsafe fn check_relation(
             ));
         }
         let keys: Vec<String> = mapping.template.columns().map(str::to_string).collect();
-        let values = relations::value_names(mapping, relid);
+        let values = columns::value_names(mapping, relid);
         if mapping.format == Format::String && values.len() != 1 {
             return Err(format!(
                 "format string takes exactly one column, and the table has {}",
@@ -85,7 +85,7 @@ unsafe fn check_relation(
                     "key column \"{name}\" of table \"{table}\" is not NOT NULL"
                 ));
             }
-            kinds.push(relations::key_kind(column.type_id));
+            kinds.push(columns::key_kind(column.type_id));
         }
         for name in &values {
             let column = check_column(table, relation, name)?;
@@ -195,7 +195,7 @@ struct CheckedColumn {
 unsafe fn check_column(table: &str, relation: pg_sys::Relation, name: &str) -> Result<CheckedColumn, String> {
     // SAFETY: the relation is open and locked, and so its descriptor does not change.
     unsafe {
-        let Some(column) = relations::attribute_named((*relation).rd_id, name) else {
+        let Some(column) = columns::attribute_named((*relation).rd_id, name) else {
             return Err(format!("column \"{name}\" of table \"{table}\" does not exist"));
         };
         let attribute = compat::attribute((*relation).rd_att, column.attribute);
@@ -309,7 +309,7 @@ unsafe fn index_covers(index: Oid, relid: Oid, keys: &[String]) -> bool {
             && (*form).indimmediate
             && count == keys.len()
             && keys.iter().all(|name| {
-                relations::attribute_named(relid, name).is_some_and(|key| columns.contains(&key.attribute))
+                columns::attribute_named(relid, name).is_some_and(|key| columns.contains(&key.attribute))
             });
         pg_sys::ReleaseSysCache(tuple);
         covers

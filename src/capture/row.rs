@@ -12,7 +12,8 @@ use pg_redis_cache_core::{
 use pgrx::pg_sys::{self, Datum};
 
 use super::{
-    relations::{ActiveMapping, MappedColumn, MappedRelation, Placed},
+    columns::MappedColumn,
+    relations::{ActiveMapping, MappedRelation, Placed},
     text::{JsonForm, Pinned},
 };
 use crate::{compat::unguarded, xact};
@@ -20,6 +21,13 @@ use crate::{compat::unguarded, xact};
 /// No key or value of a row is encoded past this: Redis refuses strings of more than 512 MB
 /// (`proto-max-bulk-len`).
 const VALUE_LIMIT: usize = 512 * 1024 * 1024;
+
+/// From this size on a row's buffers are asked for beforehand, in a way that may fail: Rust's own growth would end
+/// the process.
+const LARGE: usize = 64 * 1024;
+/// No encoding of a value is longer than this many times what [`MappedColumn`]'s writer says of its size: a control
+/// character in JSON (`\u0001`).
+const MOST_GROWTH: usize = 6;
 
 /// A filled slot.
 #[derive(Clone, Copy)]
@@ -65,6 +73,14 @@ pub struct Scratch {
     pub value: Vec<u8>,
     parts: Vec<u8>,
     ranges: Vec<Range<usize>>,
+}
+
+impl Scratch {
+    /// Whether there is memory for a value whose columns have that size.
+    fn has_room(&mut self, size: usize) -> bool {
+        let most = size.saturating_mul(MOST_GROWTH);
+        size < LARGE || (self.value.try_reserve(most).is_ok() && self.parts.try_reserve(most).is_ok())
+    }
 }
 
 thread_local! {
@@ -151,7 +167,7 @@ fn finish_key(mapping: &ActiveMapping, scratch: &mut Scratch) -> Key {
 }
 
 /// Encodes the value of a row into `scratch.value`. Returns false if there is nothing to store: no column that
-/// is not NULL, or more than `limit` bytes.
+/// is not NULL, more than `limit` bytes, or no memory for them.
 ///
 /// # Safety
 /// As [`encode_key`].
@@ -165,7 +181,7 @@ pub unsafe fn encode_value(placed: &Placed, row: Row, scratch: &mut Scratch, lim
         let size: usize = columns()
             .filter_map(|(column, at)| Some(column.writer.size(row.datum(at)?)))
             .sum();
-        if size > limit {
+        if size > limit || !scratch.has_room(size) {
             return false;
         }
         let _pinned = Pinned::new(mapping.value_pinning);

@@ -183,7 +183,11 @@ impl FillBatch {
         });
     }
 
+    /// Keeps a row. Without memory for it it is not filled.
     fn add(&mut self, mapping: &ActiveMapping, hash: u64, key: &[u8], value: &[u8]) {
+        if self.bytes.try_reserve(key.len() + value.len()).is_err() || self.fills.try_reserve(1).is_err() {
+            return;
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);

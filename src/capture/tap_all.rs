@@ -15,7 +15,7 @@ use pgrx::{
     pg_sys::{self, Datum, Oid, panic::ErrorReport},
 };
 
-use super::relations;
+use super::columns;
 
 /// Whether this build taps everything.
 pub const TAP_ALL: bool = cfg!(feature = "tap_all");
@@ -74,7 +74,7 @@ pub fn is_table(relid: Oid) -> bool {
 
 /// The mapping of a table; `None` if it has no columns.
 pub fn mapping_of(relid: Oid) -> Option<Mapping> {
-    let first = relations::live_columns(relid).into_iter().next()?;
+    let first = columns::live_columns(relid).into_iter().next()?;
     let template = format!("tap_all:{}:{{{}}}", relid.to_u32(), quote_name(&first));
     Some(Mapping {
         name: String::new(),

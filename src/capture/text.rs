@@ -129,6 +129,8 @@ pub struct ValueWriter {
     pub text: TextForm,
     pub json: JsonForm,
     pub pinning: Pinning,
+    /// Whether a value can be, or contain, a composite one.
+    pub holds_rows: bool,
     /// Whether the type is a varlena, whose size can be asked before it is fetched.
     varlena: bool,
     /// Text can be twice as long as the value (bytea).
@@ -156,8 +158,9 @@ impl ValueWriter {
                 json,
                 pinning: Pinning {
                     variables: pinned,
-                    monetary: pinned && may_hold_money(base, 0),
+                    monetary: pinned && may_hold(base, &|of, _| of == pg_sys::MONEYOID, 0),
                 },
+                holds_rows: may_hold(base, &|_, kind| kind == pg_sys::TYPTYPE_COMPOSITE, 0),
                 varlena,
                 output: kept(&OUTPUTS, function, || function_info(function)),
                 to_json: if json == JsonForm::ToJson {
@@ -334,18 +337,20 @@ unsafe fn json_form(base: Oid) -> JsonForm {
     }
 }
 
-/// Whether a value of the type can contain money: itself, in an array of it, in a range or a composite.
-unsafe fn may_hold_money(base: Oid, depth: u32) -> bool {
-    if base == pg_sys::MONEYOID {
-        return true;
-    }
+/// Whether a value of the type is or can contain one of a type that `wanted` says yes to, by Oid and typtype: itself,
+/// in an array of it, in a range or a composite. What a range or a composite holds is not looked at: it may be
+/// anything.
+unsafe fn may_hold(base: Oid, wanted: &dyn Fn(Oid, u8) -> bool, depth: u32) -> bool {
     // SAFETY: catalog look-ups.
     unsafe {
+        let kind = pg_sys::get_typtype(base) as u8;
+        if wanted(base, kind) {
+            return true;
+        }
         let element = pg_sys::get_element_type(base);
         if element != pg_sys::InvalidOid && depth < 8 {
-            return may_hold_money(pg_sys::getBaseType(element), depth + 1);
+            return may_hold(pg_sys::getBaseType(element), wanted, depth + 1);
         }
-        let kind = pg_sys::get_typtype(base) as u8;
         matches!(
             kind,
             pg_sys::TYPTYPE_COMPOSITE | pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE

@@ -6,7 +6,7 @@ use pgrx::{datum::datetime_support::IntervalConversionError, prelude::*};
 
 use super::shared;
 use crate::{
-    capture::relations,
+    capture::{columns, relations},
     gucs,
     shared::{MappingState, MappingStats, Shared, StatusText},
 };
@@ -96,7 +96,7 @@ fn value_columns(mapping: &Mapping, default_database: &str) -> Option<Vec<String
         return None;
     }
     let table = relations::table_of(mapping);
-    (table != pg_sys::InvalidOid).then(|| relations::value_names(mapping, table))
+    (table != pg_sys::InvalidOid).then(|| columns::value_names(mapping, table))
 }
 
 fn format_name(format: Format) -> &'static str {

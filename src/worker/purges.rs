@@ -30,12 +30,11 @@ pub struct Asker {
 
 enum Stage {
     /// Waits until the ring's tail has come to the position.
-    Barrier {
-        epoch: u64,
-        position: u64,
-    },
+    Barrier { epoch: u64, position: u64 },
     Running {
         since: Instant,
+        /// By which kinds of keys, see `Shared::past_kinds_locked`.
+        kind_changes: u64,
     },
 }
 
@@ -129,11 +128,13 @@ impl Worker {
     }
 
     fn send_purge(&mut self, mapping: u16, epoch: u64) {
-        let (Some(engine), Some(kinds), Some(template)) = (
-            &self.engine,
-            self.shared.kinds(mapping),
-            self.shared.template(mapping),
-        ) else {
+        let past_kinds = {
+            let _held = self.shared.lock_ring();
+            self.shared.past_kinds_locked(mapping)
+        };
+        let (Some(engine), Some((kinds, kind_changes)), Some(template)) =
+            (&self.engine, past_kinds, self.shared.template(mapping))
+        else {
             return;
         };
         let glob = template.glob();
@@ -147,6 +148,7 @@ impl Worker {
         if let Some(state) = self.purges.0.get_mut(&mapping) {
             state.stage = Some(Stage::Running {
                 since: Instant::now(),
+                kind_changes,
             });
         }
     }
@@ -161,7 +163,9 @@ impl Worker {
         // Last: whoever waits for the purge finds it counted, and no hint of a key that is gone.
         shared.gates().purged(mapping, epoch);
         let state = self.purges.0.entry(mapping).or_default();
-        if let Some(Stage::Running { since }) = state.stage.take() {
+        if let Some(Stage::Running { since, kind_changes }) = state.stage.take() {
+            let _held = shared.lock_ring();
+            shared.purged_by_kinds_locked(mapping, kind_changes);
             state.not_before = Some(Instant::now() + since.elapsed().clamp(PAUSE, LONGEST_PAUSE));
         }
         let (answered, waiting) = std::mem::take(&mut state.askers)

@@ -1,0 +1,268 @@
+//! The shared memory and its locks: the only calls of ShmemInitStruct and LWLockAcquire.
+//!
+//! What lies in it are the plain types of the core crate, one after the other, behind a [`Control`] block of our
+//! own. Two locks: the ring's lock orders appends, losses and changes of the list; the text lock guards the few
+//! strings that the views show.
+mod blocks;
+mod layout;
+mod mappings;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pg_redis_cache_core::{
+    coherence::{commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots},
+    redis::Client,
+    ring::Ring,
+};
+use pgrx::pg_sys;
+
+pub use blocks::{Control, MappingState, MappingStats, StatusText};
+pub use layout::init;
+
+use crate::compat;
+use blocks::{CLIENTS, MappingPlace};
+
+static mut SHARED: Option<Shared> = None;
+
+/// A handle on all of it.
+#[derive(Clone, Copy)]
+pub struct Shared {
+    control: *mut Control,
+    places: *mut MappingPlace,
+    stats: *mut MappingStats,
+    mappings: usize,
+    ring: Ring,
+    gates: Gates,
+    slots: Slots,
+    hints: Hints,
+    commits: Commits,
+    replies: Replies,
+    lag: Lag,
+    /// By backend: the position that it waits for, 0 for none.
+    waiters: *mut AtomicU64,
+    ring_lock: *mut pg_sys::LWLock,
+    text_lock: *mut pg_sys::LWLock,
+}
+
+/// Holds one of the locks; interrupts are held with it.
+pub struct Held(*mut pg_sys::LWLock);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: the lock was acquired by this process. After an ERROR all locks have been released already,
+        // but nothing that holds one calls anything that raises.
+        unsafe { compat::unguarded::LWLockRelease(self.0) };
+    }
+}
+
+impl Shared {
+    /// The shared memory; `None` if the library was not preloaded.
+    pub fn get() -> Option<Self> {
+        // SAFETY: written once, by the startup hook, before any backend runs.
+        unsafe { SHARED }
+    }
+
+    /// Takes the ring's lock. Whoever holds it must not call anything that can raise.
+    pub fn lock_ring(self) -> Held {
+        lock(self.ring_lock)
+    }
+
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    pub fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    pub fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    pub fn commits(&self) -> &Commits {
+        &self.commits
+    }
+
+    pub fn replies(&self) -> &Replies {
+        &self.replies
+    }
+
+    pub fn lag(&self) -> &Lag {
+        &self.lag
+    }
+
+    pub fn control(&self) -> &Control {
+        // SAFETY: initialised by the startup hook; all that changes is atomic or under the text lock.
+        unsafe { &*self.control }
+    }
+
+    /// Grows with each change of the list or of a mapping's state.
+    pub fn generation(&self) -> u64 {
+        self.control().generation.load(Ordering::Acquire)
+    }
+
+    /// Tells every backend to look at list and states anew. Called with the ring's lock held, after the change.
+    pub fn bump_generation_locked(&self) {
+        self.control().generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Rule 9: the fingerprint of the list that the worker has published, 0 for none or an empty one.
+    pub fn published(&self) -> u64 {
+        self.gates.list()
+    }
+
+    pub fn status_text(&self, which: StatusText) -> String {
+        let _held = lock(self.text_lock);
+        self.control().texts[which as usize].get()
+    }
+
+    pub fn set_status_text(&self, which: StatusText, text: &str) {
+        let _held = lock(self.text_lock);
+        // SAFETY: the text lock is held, which every access to the texts takes.
+        unsafe { (*self.control).texts[which as usize].set(text) };
+    }
+
+    /// The worker has a new connection.
+    pub fn add_client(&self, client: &Client) {
+        let _held = lock(self.text_lock);
+        // SAFETY: the text lock is held, which every access to the clients takes.
+        let clients = unsafe { &mut (*self.control).clients };
+        if clients.run_id.get() != client.run_id {
+            clients.run_id.set(&client.run_id);
+            clients.next = 0;
+            clients.ids = [0; CLIENTS];
+        }
+        clients.ids[clients.next as usize % CLIENTS] = client.id;
+        clients.next = clients.next.wrapping_add(1);
+    }
+
+    /// The connections that the worker, or its predecessor, has had.
+    pub fn clients(&self) -> Vec<Client> {
+        let _held = lock(self.text_lock);
+        let clients = &self.control().clients;
+        let run_id = clients.run_id.get();
+        clients
+            .ids
+            .iter()
+            .filter(|id| **id != 0)
+            .map(|id| Client {
+                run_id: run_id.clone(),
+                id: *id,
+            })
+            .collect()
+    }
+
+    /// Whether the worker is connected to Redis.
+    pub fn connected(&self) -> bool {
+        self.control().connected.load(Ordering::Relaxed)
+    }
+
+    pub fn set_connected(&self, connected: bool) {
+        self.control().connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Asks the worker to have the mappings looked at anew.
+    pub fn want_resolve(&self) {
+        self.control().resolve_wanted.store(true, Ordering::Release);
+        self.wake_worker(true);
+    }
+
+    pub fn take_resolve_wanted(&self) -> bool {
+        self.control().resolve_wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Makes this process the one that appends wake. Called by the worker.
+    pub fn register_worker(&self) {
+        // SAFETY: a plain integer of this process.
+        self.control()
+            .worker_pid
+            .store(unsafe { pg_sys::MyProcPid }, Ordering::Relaxed);
+        self.control()
+            .worker
+            .store(compat::backend_number() as u32 + 1, Ordering::Release);
+    }
+
+    pub fn unregister_worker(&self) {
+        self.control().worker.store(0, Ordering::Release);
+        self.control().worker_pid.store(0, Ordering::Relaxed);
+        self.set_connected(false);
+    }
+
+    /// The worker is about to look once more and then to sleep.
+    pub fn worker_sleeps(&self, sleeps: bool) {
+        // SeqCst, against `wake_worker`: either the worker sees what was appended, or the appender sees it asleep.
+        self.control().sleeping.store(sleeps, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Sets the worker's latch if it sleeps; always with `surely`.
+    pub fn wake_worker(&self, surely: bool) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if !surely && !self.control().sleeping.load(Ordering::SeqCst) {
+            return;
+        }
+        let worker = self.control().worker.load(Ordering::Acquire);
+        if worker > 0 {
+            self.set_latch_of(worker as usize - 1);
+        }
+    }
+
+    fn waiters(&self) -> &[AtomicU64] {
+        // SAFETY: there is one for each backend, zeroed by the startup hook.
+        unsafe { std::slice::from_raw_parts(self.waiters, self.control().max_backends as usize) }
+    }
+
+    /// A backend waits until the tail reaches that position, which is above 0.
+    pub fn set_waiter(&self, backend: usize, position: u64) {
+        if let Some(waiter) = self.waiters().get(backend)
+            && waiter.swap(position.max(1), Ordering::SeqCst) == 0
+        {
+            self.control().waiting.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub fn clear_waiter(&self, backend: usize) {
+        if let Some(waiter) = self.waiters().get(backend)
+            && waiter.load(Ordering::Relaxed) != 0
+            && waiter.swap(0, Ordering::SeqCst) != 0
+        {
+            self.control().waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a backend waits for the tail to move.
+    pub fn somebody_waits(&self) -> bool {
+        self.control().waiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// Wakes the backends that waited for the tail to come this far. Called by the worker.
+    pub fn wake_waiters(&self, tail: u64) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.control().waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        for (backend, waiter) in self.waiters().iter().enumerate() {
+            if (1..=tail).contains(&waiter.load(Ordering::SeqCst)) {
+                self.set_latch_of(backend);
+            }
+        }
+    }
+
+    /// Sets the latch of a backend.
+    pub fn set_latch_of(&self, backend: usize) {
+        if backend < self.control().max_backends as usize {
+            // SAFETY: the number is a backend's. A wakeup too many does no harm.
+            unsafe { compat::unguarded::SetLatch(compat::latch_of(backend)) };
+        }
+    }
+}
+
+fn lock(lock: *mut pg_sys::LWLock) -> Held {
+    // SAFETY: one of the two locks that the startup hook was given.
+    unsafe { compat::unguarded::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE) };
+    Held(lock)
+}
