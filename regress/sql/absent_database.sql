@@ -1,4 +1,5 @@
 -- A mapping of a database that is not there says so; the others work, and it does too once the database is there.
+-- Once it is gone again, or renamed, its keys are.
 CREATE TABLE notes (id int PRIMARY KEY, body text);
 INSERT INTO notes VALUES (1, 'here');
 ALTER SYSTEM SET pg_redis_cache.mappings =
@@ -17,3 +18,16 @@ SELECT await_state('later', 'active') AS later;
 \c later
 UPDATE notes SET body = body || '?';
 \! cached
+\c regression
+ALTER DATABASE later RENAME TO much_later;
+\! cached
+SELECT split_part(await_state('later', 'error'), ':', 1) AS later;
+ALTER DATABASE much_later RENAME TO later;
+SELECT await_state('later', 'active') AS later;
+\c later
+UPDATE notes SET body = body || '!';
+\! cached
+\c regression
+DROP DATABASE later;
+\! cached
+SELECT split_part(await_state('later', 'error'), ':', 1) AS later;

@@ -26,3 +26,22 @@ UPDATE people SET mood = mood;
 ALTER SCHEMA public RENAME TO elsewhere;
 \! cached
 ALTER SCHEMA elsewhere RENAME TO public;
+
+-- A table is a type, too: its columns are in the text of a mapped column of that type.
+CREATE TABLE homes (street text);
+CREATE TABLE plots (id int PRIMARY KEY, homes homes[]);
+CREATE TABLE others (id int PRIMARY KEY, body text);
+INSERT INTO plots VALUES (1, ARRAY[ROW('High Street')::homes]);
+INSERT INTO others VALUES (1, 'stays');
+ALTER SYSTEM SET pg_redis_cache.mappings =
+    'plot:{id} => SELECT homes FROM plots; other:{id} => SELECT body FROM others';
+\! reload
+UPDATE plots SET id = id;
+UPDATE others SET id = id;
+\! cached
+ALTER TABLE homes ADD number int;
+\! cached
+UPDATE plots SET id = id;
+\! cached
+ALTER TABLE homes DROP street;
+\! cached
