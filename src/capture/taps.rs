@@ -63,6 +63,8 @@ struct QueryTaps {
     modify: ByNode<ModifyTap>,
     scans: ByNode<ScanTap>,
     fills: FillBatch,
+    /// What the query's memory context calls when it goes.
+    callback: pg_sys::MemoryContextCallback,
 }
 
 impl QueryTaps {
@@ -219,15 +221,13 @@ unsafe extern "C-unwind" fn visit_node(node: *mut pg_sys::PlanState, taps: *mut 
 /// Ties the taps to the query's memory. They are boxed, and so stay where they are until they are released.
 unsafe fn register(estate: *mut pg_sys::EState, mut taps: Box<QueryTaps>) -> *mut QueryTaps {
     let place = &raw mut *taps;
-    // SAFETY: the callback's memory is in the context whose reset calls it.
+    taps.callback.func = Some(release);
+    taps.callback.arg = estate.cast();
+    QUERIES.with_borrow_mut(|queries| queries.push((estate as usize, taps)));
+    // SAFETY: the box stays where it is until the callback has been called; the context does not look at the callback
+    // after that (mcxt.c, MemoryContextCallResetCallbacks).
     unsafe {
-        let context = (*estate).es_query_cxt;
-        let callback = pg_sys::MemoryContextAlloc(context, size_of::<pg_sys::MemoryContextCallback>())
-            .cast::<pg_sys::MemoryContextCallback>();
-        (*callback).func = Some(release);
-        (*callback).arg = estate.cast();
-        QUERIES.with_borrow_mut(|queries| queries.push((estate as usize, taps)));
-        unguarded::MemoryContextRegisterResetCallback(context, callback);
+        unguarded::MemoryContextRegisterResetCallback((*estate).es_query_cxt, &raw mut (*place).callback);
     }
     place
 }

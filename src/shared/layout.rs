@@ -8,7 +8,7 @@ use pg_redis_cache_core::{
 use pgrx::{pg_guard, pg_sys};
 
 use super::{
-    SHARED, Shared,
+    PARTS, Parts,
     blocks::{Control, MappingPlace, MappingStats},
 };
 use crate::gucs;
@@ -102,7 +102,7 @@ unsafe extern "C-unwind" fn startup() {
             pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), plan.total.size() + 128, &raw mut found).cast::<u8>();
         let base = memory.add(memory.align_offset(128));
         let locks = pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr());
-        SHARED = Some(if found {
+        PARTS = Some(if found {
             attach(base, &plan, locks)
         } else {
             make(base, &plan, locks)
@@ -110,7 +110,7 @@ unsafe extern "C-unwind" fn startup() {
     }
 }
 
-unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> Shared {
+unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> Parts {
     let mappings = gucs::max_mappings();
     let at = |index: usize| plan.offsets[index];
     // SAFETY: the memory is of the plan's size, ours alone until the postmaster goes on, and zero is a valid
@@ -136,11 +136,11 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
     }
 }
 
-unsafe fn attach(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> Shared {
+unsafe fn attach(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> Parts {
     let at = |index: usize| plan.offsets[index];
     // SAFETY: `make` has made all of it, and the segment lives as long as any process attached to it.
     unsafe {
-        Shared {
+        Parts {
             control: base.add(at(0)).cast(),
             places: base.add(at(1)).cast(),
             stats: base.add(at(2)).cast(),

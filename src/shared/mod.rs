@@ -7,7 +7,10 @@ mod blocks;
 mod layout;
 mod mappings;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use pg_redis_cache_core::{
     coherence::{commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots},
@@ -22,11 +25,22 @@ pub use layout::init;
 use crate::compat;
 use blocks::{CLIENTS, MappingPlace};
 
-static mut SHARED: Option<Shared> = None;
+static mut PARTS: Option<Parts> = None;
 
 /// A handle on all of it.
 #[derive(Clone, Copy)]
-pub struct Shared {
+pub struct Shared(&'static Parts);
+
+impl Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        self.0
+    }
+}
+
+/// Where each part is.
+pub struct Parts {
     control: *mut Control,
     places: *mut MappingPlace,
     stats: *mut MappingStats,
@@ -59,7 +73,7 @@ impl Shared {
     /// The shared memory; `None` if the library was not preloaded.
     pub fn get() -> Option<Self> {
         // SAFETY: written once, by the startup hook, before any backend runs.
-        unsafe { SHARED }
+        unsafe { (*(&raw const PARTS)).as_ref().map(Shared) }
     }
 
     /// Takes the ring's lock. Whoever holds it must not call anything that can raise.

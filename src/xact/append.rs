@@ -15,10 +15,10 @@ pub struct Appended {
 }
 
 /// Appends what was sealed.
-pub fn append(shared: Shared, mut sealed: Sealed, xid: u64) -> Appended {
+pub fn append(shared: Shared, sealed: &mut Sealed, xid: u64) -> Appended {
     // SAFETY: reads the clock.
     sealed.set_committed_at(unsafe { compat::unguarded::GetCurrentTimestamp() });
-    let reservation = reserve(shared, &mut sealed, xid);
+    let reservation = reserve(shared, sealed, xid);
     let end = reservation.map(|reservation| {
         let end = reservation.end();
         sealed.publish(reservation);

@@ -79,7 +79,7 @@ thread_local! {
     static TRANSACTION: RefCell<Transaction> = RefCell::new(Transaction::new());
     /// The generation of the list at the transaction's statements.
     static NOTED: Cell<Noted> = const { Cell::new(Noted::Nothing) };
-    /// Whether there is anything in the transaction's state.
+    /// Whether there is anything in the transaction's state, or this backend may be among those that wait.
     static TOUCHED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -157,6 +157,11 @@ pub fn note_generation(generation: u64) {
     });
 }
 
+/// Notes that this backend is about to wait: should an ERROR end that, the end of the transaction clears it away.
+pub fn note_wait() {
+    TOUCHED.set(true);
+}
+
 /// Notes that the transaction ran DDL: it fills nothing from then on.
 pub fn note_ddl() {
     TOUCHED.set(true);
@@ -186,9 +191,17 @@ fn top_xid() -> Option<u64> {
     (xid as u32 != pg_sys::InvalidTransactionId.into_inner()).then_some(xid)
 }
 
-/// Called at each end of a transaction; a server without mappings pays for the test alone.
+/// Called at each end of a transaction. A transaction that changed nothing, and a server without mappings, pay for
+/// the tests alone.
 unsafe extern "C-unwind" fn transaction_event(event: XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    if TOUCHED.get() || !relations::idle() {
+    let may_have_written = || {
+        matches!(
+            event,
+            XactEvent::XACT_EVENT_PRE_COMMIT | XactEvent::XACT_EVENT_PRE_PREPARE
+        ) && !relations::idle()
+            && top_xid().is_some()
+    };
+    if TOUCHED.get() || may_have_written() {
         // SAFETY: called by the server.
         unsafe { transaction_ends(event) };
     }
@@ -251,6 +264,7 @@ fn pre_commit(shared: Shared) {
             }
     };
     if captured || other_list() {
+        TOUCHED.set(true);
         let number = shared.commits().begin(compat::backend_number());
         TRANSACTION.with_borrow_mut(|transaction| {
             transaction.numbered = number.is_some();
@@ -290,7 +304,8 @@ fn committed(shared: Shared) {
             // Another library changed rows in its own PRE_COMMIT, after ours: their values were not sealed.
             sealed.purge(&touched);
         }
-        appended = Some(append::append(shared, sealed, top_xid_at_commit()));
+        appended = Some(append::append(shared, &mut sealed, top_xid_at_commit()));
+        TRANSACTION.with_borrow_mut(|transaction| transaction.buffer.reclaim(sealed));
     } else if late {
         append::lose(shared, &touched, top_xid_at_commit());
     }

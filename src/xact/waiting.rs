@@ -37,6 +37,7 @@ pub fn wait_until(
     position: Option<u64>,
 ) -> Waited {
     let deadline = Instant::now() + timeout;
+    super::note_wait();
     let waiter = Waiter {
         shared,
         backend: compat::backend_number(),

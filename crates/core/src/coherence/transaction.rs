@@ -38,6 +38,8 @@ struct Level {
 #[derive(Debug)]
 pub struct TransactionBuffer {
     log: OpLog,
+    /// Memory for the next header.
+    header: Vec<u8>,
     /// Nest levels above the top one, ascending.
     levels: Vec<Level>,
     /// Purges asked for at the top level.
@@ -57,6 +59,7 @@ impl TransactionBuffer {
     pub fn new(limit: usize) -> Self {
         TransactionBuffer {
             log: OpLog::default(),
+            header: Vec::new(),
             levels: Vec::new(),
             purges: MappingSet::EMPTY,
             sticky: MappingSet::EMPTY,
@@ -257,6 +260,17 @@ impl TransactionBuffer {
         self.captured = MappingSet::EMPTY;
     }
 
+    /// Takes the memory of what was sealed back for the next transaction.
+    pub fn reclaim(&mut self, sealed: Sealed) {
+        if self.log.is_empty() {
+            self.log = sealed.ops;
+            self.log.clear(KEPT_WHEN_IDLE);
+        }
+        self.header = sealed.header;
+        self.header.clear();
+        self.header.shrink_to(KEPT_WHEN_IDLE);
+    }
+
     fn delete_all(&mut self) {
         let all = self.log.beginning();
         self.log
@@ -340,7 +354,7 @@ impl TransactionBuffer {
         };
         touched.subtract(&purges);
         let mut sealed = Sealed {
-            header: Vec::new(),
+            header: std::mem::take(&mut self.header),
             ops: std::mem::take(&mut self.log),
             touched,
             purges,
