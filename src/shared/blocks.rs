@@ -121,6 +121,8 @@ pub struct MappingPlace {
     pub(super) template: Text<TEMPLATE_LENGTH>,
     /// The table's Oid, 0 while it is not known.
     pub(super) relation: AtomicU32,
+    /// The resolver that was started last has said what it found.
+    pub(super) looked_at: AtomicBool,
     pub(super) problem: Text<TEXT_LENGTH>,
 }
 

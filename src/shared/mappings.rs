@@ -94,6 +94,15 @@ impl Shared {
         self.place(mapping).relation.store(relation, Ordering::Release);
     }
 
+    /// Whether the resolver that was started last has said what it found of a mapping.
+    pub fn looked_at(&self, mapping: u16) -> bool {
+        self.place(mapping).looked_at.load(Ordering::Acquire)
+    }
+
+    pub fn set_looked_at(&self, mapping: u16, looked_at: bool) {
+        self.place(mapping).looked_at.store(looked_at, Ordering::Release);
+    }
+
     /// The places that are used.
     pub fn occupied(self) -> impl Iterator<Item = u16> {
         (0..self.mappings as u16).filter(move |mapping| self.state(*mapping) != MappingState::Free)

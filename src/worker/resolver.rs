@@ -72,6 +72,9 @@ impl Worker {
         if self.resolvers.running.is_empty()
             && let Some(database) = self.resolvers.waiting.pop_first()
         {
+            for place in self.places_of(&database) {
+                self.shared.set_looked_at(place, false);
+            }
             match start(&database) {
                 Some(running) => {
                     self.resolvers.running.insert(database, running);
@@ -81,8 +84,7 @@ impl Worker {
         }
     }
 
-    /// A resolver that has ended without a word about a mapping could not open the database; what it wrote down
-    /// before it tried is then the problem.
+    /// A resolver that has ended without a word about a mapping could not open the database.
     fn reap_resolvers(&mut self) {
         let mut ended = Vec::new();
         self.resolvers.running.retain(|database, running| {
@@ -92,17 +94,26 @@ impl Worker {
             }
             runs
         });
-        let default = gucs::text(&gucs::DATABASE);
-        for (place, written) in &self.written {
-            let database = written.definition.effective_database(&default);
-            if ended.iter().any(|name| name == database) {
-                let _held = self.shared.lock_ring();
-                if self.shared.state(*place) == MappingState::Pending {
-                    self.shared.set_state_locked(*place, MappingState::Error);
-                    self.shared.bump_generation_locked();
+        if super::shutdown_requested() {
+            return; // it was told to go
+        }
+        for database in ended {
+            for place in self.places_of(&database) {
+                if !self.shared.looked_at(place) {
+                    could_not_open(self.shared, place, &database);
                 }
             }
         }
+    }
+
+    /// The mappings of a database.
+    fn places_of(&self, database: &str) -> Vec<u16> {
+        let default = gucs::text(&gucs::DATABASE);
+        self.written
+            .iter()
+            .filter(|(_, written)| written.definition.effective_database(&default) == database)
+            .map(|(place, _)| *place)
+            .collect()
     }
 
     /// How long until a resolver that is wanted may start.
@@ -186,14 +197,6 @@ pub extern "C-unwind" fn pg_redis_cache_resolver_main(_argument: pg_sys::Datum) 
             Some((shared.mapping_of(fingerprint)?, fingerprint, mapping))
         })
         .collect();
-    for (place, _, _) in &list {
-        if shared.state(*place) != MappingState::Active {
-            shared.set_problem(
-                *place,
-                &format!("database \"{database}\" cannot be opened: see the server log"),
-            );
-        }
-    }
     // SAFETY: connects this process; a database that is not there ends it with a FATAL in the log.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0) };
     pgrx::bgworkers::BackgroundWorker::transaction(|| {
@@ -214,6 +217,7 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
     );
     let problem = found.as_ref().err().cloned().unwrap_or_default();
     let last = xact::next_xid().saturating_sub(1);
+    shared.set_looked_at(place, true);
     {
         let _held = shared.lock_ring();
         if shared.fingerprint(place) != fingerprint
@@ -231,6 +235,19 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
     }
     shared.set_problem(place, &problem);
     shared.wake_worker(true);
+}
+
+fn could_not_open(shared: Shared, place: u16, database: &str) {
+    let last = xact::next_xid().saturating_sub(1);
+    {
+        let _held = shared.lock_ring();
+        if !matches!(shared.state(place), MappingState::Pending | MappingState::Active) {
+            return;
+        }
+        deactivate(shared, place, last);
+    }
+    let problem = format!("database \"{database}\" cannot be opened: see the server log");
+    shared.set_problem(place, &problem);
 }
 
 /// Rule 9: floor, epoch and purge. What is as it was stays as it is.
