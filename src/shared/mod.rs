@@ -72,8 +72,9 @@ impl Drop for Held {
 impl Shared {
     /// The shared memory; `None` if the library was not preloaded.
     pub fn get() -> Option<Self> {
+        let parts = &raw const PARTS;
         // SAFETY: written once, by the startup hook, before any backend runs.
-        unsafe { (*(&raw const PARTS)).as_ref().map(Shared) }
+        unsafe { (*parts).as_ref() }.map(Shared)
     }
 
     /// Takes the ring's lock. Whoever holds it must not call anything that can raise.
