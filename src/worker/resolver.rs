@@ -36,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(300);
 
 struct Running {
     handle: *mut pg_sys::BackgroundWorkerHandle,
+    /// What it is to look at: places, and the fingerprints that they had.
+    mappings: Vec<(u16, u64)>,
 }
 
 /// The resolvers that run or are wanted.
@@ -72,10 +74,11 @@ impl Worker {
         if self.resolvers.running.is_empty()
             && let Some(database) = self.resolvers.waiting.pop_first()
         {
-            for place in self.places_of(&database) {
-                self.shared.set_looked_at(place, false);
+            let mappings = self.mappings_of(&database);
+            for (place, _) in &mappings {
+                self.shared.set_looked_at(*place, false);
             }
-            match start(&database) {
+            match start(&database, mappings) {
                 Some(running) => {
                     self.resolvers.running.insert(database, running);
                 }
@@ -90,29 +93,29 @@ impl Worker {
         self.resolvers.running.retain(|database, running| {
             let runs = still_runs(running);
             if !runs {
-                ended.push(database.clone());
+                ended.push((database.clone(), std::mem::take(&mut running.mappings)));
             }
             runs
         });
         if super::shutdown_requested() {
             return; // it was told to go
         }
-        for database in ended {
-            for place in self.places_of(&database) {
-                if !self.shared.looked_at(place) {
+        for (database, mappings) in ended {
+            for (place, fingerprint) in mappings {
+                if self.shared.fingerprint(place) == fingerprint && !self.shared.looked_at(place) {
                     could_not_open(self.shared, place, &database);
                 }
             }
         }
     }
 
-    /// The mappings of a database.
-    fn places_of(&self, database: &str) -> Vec<u16> {
+    /// The mappings of a database: places and fingerprints.
+    fn mappings_of(&self, database: &str) -> Vec<(u16, u64)> {
         let default = gucs::text(&gucs::DATABASE);
         self.written
             .iter()
             .filter(|(_, written)| written.definition.effective_database(&default) == database)
-            .map(|(place, _)| *place)
+            .map(|(place, _)| (*place, self.shared.fingerprint(*place)))
             .collect()
     }
 
@@ -157,7 +160,7 @@ fn still_runs(running: &mut Running) -> bool {
     runs
 }
 
-fn start(database: &str) -> Option<Running> {
+fn start(database: &str, mappings: Vec<(u16, u64)>) -> Option<Running> {
     let mut worker = super::description(c"pg_redis_cache resolver", c"pg_redis_cache_resolver_main");
     worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
     worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
@@ -172,7 +175,7 @@ fn start(database: &str) -> Option<Running> {
         let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         let started = pg_sys::RegisterDynamicBackgroundWorker(&raw mut worker, &raw mut handle);
         pg_sys::MemoryContextSwitchTo(previous);
-        started.then_some(Running { handle })
+        started.then_some(Running { handle, mappings })
     }
 }
 
