@@ -6,6 +6,7 @@
 //! one of our hooks.
 use std::ffi::{c_char, c_int, c_void};
 
+use pg_redis_cache_core::coherence::tally::Counted;
 use pgrx::pg_sys;
 
 unsafe extern "C-unwind" {
@@ -231,4 +232,47 @@ pub unsafe fn attribute(
 pub unsafe fn is_virtual(attribute: *const pg_sys::FormData_pg_attribute) -> bool {
     // SAFETY: as the caller promises; ATTRIBUTE_GENERATED_VIRTUAL exists since 18.
     cfg!(feature = "pg18") && unsafe { (*attribute).attgenerated as u8 } == b'v'
+}
+
+/// utils/pgstat_internal.h: what a transaction, or a subtransaction, has counted. From 16 on `pending_drops` is a
+/// `dclist_head` with the count in it, which lies in memory in the same way.
+#[repr(C)]
+struct PgStat_SubXactStatus {
+    nest_level: c_int,
+    previous: *mut PgStat_SubXactStatus,
+    pending_drops: pg_sys::dlist_head,
+    pending_drops_count: c_int,
+    first: *mut pg_sys::PgStat_TableXactStatus,
+}
+
+unsafe extern "C-unwind" {
+    /// utils/activity/pgstat_xact.c: the counts of a nest level, which it begins if there are none.
+    fn pgstat_get_xact_stack_level(nest_level: c_int) -> *mut PgStat_SubXactStatus;
+}
+
+/// What PostgreSQL has counted in this transaction for each relation, subtransactions included that have ended.
+///
+/// # Safety
+/// Must be called within a transaction, outside of all subtransactions.
+pub unsafe fn counted_changes() -> Vec<(pg_sys::Oid, Counted)> {
+    let mut all = Vec::new();
+    // SAFETY: the list lives until the end of the transaction; `parent` is the relation's entry.
+    unsafe {
+        let mut next = (*pgstat_get_xact_stack_level(1)).first;
+        while let Some(of) = next.as_ref() {
+            #[cfg(feature = "pg15")]
+            let relid = (*of.parent).t_id;
+            #[cfg(not(feature = "pg15"))]
+            let relid = (*of.parent).id;
+            let counted = Counted {
+                inserted: of.tuples_inserted as u64,
+                updated: of.tuples_updated as u64,
+                deleted: of.tuples_deleted as u64,
+                truncated: of.truncdropped,
+            };
+            all.push((relid, counted));
+            next = of.next;
+        }
+    }
+    all
 }

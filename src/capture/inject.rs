@@ -94,7 +94,7 @@ unsafe fn mark_one(query: *mut pg_sys::Query) -> bool {
         let Some(relation) = relations::lookup((*entry).relid) else {
             return false;
         };
-        if !wants_rows(query, &relation) {
+        if relation.attached || !wants_rows(query, &relation) {
             return false;
         }
         (*query).returningList = if (*query).commandType == CmdType::CMD_DELETE {

@@ -7,15 +7,18 @@
 //! Guaranteed: a captured change is in the transaction's buffer before the statement's next row is asked for;
 //! whatever cannot be captured exactly marks its mapping for a purge. Not guaranteed: changes that reach the
 //! heap without the executor (COPY, logical replication's apply worker).
+pub mod attached;
 pub mod columns;
 pub mod ddl;
 pub mod inject;
+mod merge;
 mod modify;
 mod point;
 pub mod relations;
 pub mod resolve;
 pub mod row;
 mod scan;
-mod tap_all;
+pub mod tap_all;
 pub mod taps;
 pub mod text;
+mod versions;

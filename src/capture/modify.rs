@@ -7,16 +7,20 @@
 //! cleared from its slot: a marked DELETE returns its key columns, any other is found again by its ctid.
 use std::{ptr, rc::Rc};
 
+use pg_redis_cache_core::coherence::tally::Change;
 use pgrx::pg_sys::{self, CmdType, OnConflictAction};
 
 use super::{
     relations::{self, MappedRelation},
     row::{self, Row},
     tap_all::{self, Count},
+    taps::NodeFunction,
+    versions::{Found, Versions, ctid_of},
 };
-use crate::{compat, nodes, xact};
-
-type NodeFunction = unsafe extern "C-unwind" fn(*mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot;
+use crate::{
+    compat, nodes,
+    xact::{self, completeness},
+};
 
 /// The tap of one `ModifyTable` node.
 pub struct ModifyTap {
@@ -51,15 +55,24 @@ impl ModifyTap {
             let target = relations::lookup((*(*(*node).rootResultRelInfo).ri_RelationDesc).rd_id);
             let stale_mark = marked.is_some_and(|generation| generation != relations::generation());
             if let Some(relation) = &target {
+                if (*plan).onConflictAction != OnConflictAction::ONCONFLICT_NONE {
+                    completeness::note_speculative(relation);
+                }
                 let uncapturable = stale_mark
-                    || ((*node).operation == CmdType::CMD_MERGE && !compat::MERGE_RETURNS)
-                    || (marked.is_none() && (*plan).returningLists.is_null() && !is_plain_insert(plan));
+                    || (marked.is_none()
+                        && !relation.attached
+                        && (*node).operation != CmdType::CMD_MERGE
+                        && (*plan).returningLists.is_null()
+                        && !is_plain_insert(plan));
                 if uncapturable {
                     relation.purge();
                 }
             }
             let captures = target.as_ref().is_some_and(|relation| {
-                !stale_mark && !(*plan).returningLists.is_null() && wants(plan, relation)
+                !stale_mark
+                    && !relation.attached
+                    && !(*plan).returningLists.is_null()
+                    && wants(plan, relation)
             });
             if marked.is_none() && !captures {
                 return None;
@@ -153,13 +166,20 @@ impl ModifyTap {
         // SAFETY: as in `after`.
         unsafe {
             let slot = self.new_slot();
+            let source = self.result_relation();
+            let source_id = (*(*source).ri_RelationDesc).rd_id;
+            if source_id == (*slot).tts_tableOid {
+                xact::count(source_id, Change::Update);
+            } else {
+                xact::count(source_id, Change::Delete);
+                xact::count((*slot).tts_tableOid, Change::Insert);
+            }
             let Some(relation) = self.relation_of((*slot).tts_tableOid) else {
                 return;
             };
             if self.old_row_wanted {
-                let source = self.result_relation();
                 let old = old_slot(source);
-                let old_relation = self.relation_of((*(*source).ri_RelationDesc).rd_id);
+                let old_relation = self.relation_of(source_id);
                 match old_relation {
                     Some(old_relation) if is_filled(old) => {
                         row::capture_update(
@@ -185,7 +205,10 @@ impl ModifyTap {
             let Some(relation) = self.relation_of((*slot).tts_tableOid) else {
                 return;
             };
-            if self.took_update_path(slot) {
+            let updated = self.took_update_path(slot);
+            let change = if updated { Change::Update } else { Change::Insert };
+            xact::count((*slot).tts_tableOid, change);
+            if updated {
                 if self.upsert_changes_key || has_before_update_trigger(self.routed_to((*slot).tts_tableOid))
                 {
                     target.purge();
@@ -235,23 +258,27 @@ impl ModifyTap {
 
     unsafe fn deleted_by_mark(&mut self, target: &Rc<MappedRelation>, returned: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the returned slot holds the target's key columns in the order in which they were asked for.
-        unsafe { row::capture_delete_of_keys(target, Row::of(returned)) }
+        unsafe {
+            xact::count((*(*self.result_relation()).ri_RelationDesc).rd_id, Change::Delete);
+            row::capture_delete_of_keys(target, Row::of(returned))
+        }
     }
 
     unsafe fn deleted_by_ctid(&mut self, target: &Rc<MappedRelation>) {
         // SAFETY: the plan slot of the row is still in place as the outer tuple.
         unsafe {
             let source = self.result_relation();
+            xact::count((*(*source).ri_RelationDesc).rd_id, Change::Delete);
             let relation = self.relation_of((*(*source).ri_RelationDesc).rd_id);
             let plan_slot = (*(*self.node).ps.ps_ExprContext).ecxt_outertuple;
             let (Some(relation), Some(ctid)) = (relation, ctid_of(plan_slot, (*source).ri_RowIdAttNo)) else {
                 target.purge();
                 return;
             };
-            if !with_deleted_version((*source).ri_RelationDesc, ctid, |slot| {
-                row::capture_delete(&relation, Row::of(slot));
-            }) {
-                relation.purge();
+            let mut versions = Versions::of((*source).ri_RelationDesc);
+            match versions.changed_by_us(ctid) {
+                Found::Changed(row) => row::capture_delete(&relation, row),
+                Found::Unchanged | Found::Gone => relation.purge(),
             }
         }
     }
@@ -271,7 +298,7 @@ unsafe fn wants(plan: *const pg_sys::ModifyTable, relation: &MappedRelation) -> 
     unsafe { !is_plain_insert(plan) || relation.stores_inserts() }
 }
 
-/// Whether an UPDATE can change a key: by its SET list, by a trigger, or through a generated key column.
+/// Whether an UPDATE can change a key.
 unsafe fn old_row_wanted(node: *mut pg_sys::ModifyTableState, plan: *const pg_sys::ModifyTable) -> bool {
     // SAFETY: there are mt_nrels result relations, and as many lists of updated columns.
     unsafe {
@@ -282,11 +309,23 @@ unsafe fn old_row_wanted(node: *mut pg_sys::ModifyTableState, plan: *const pg_sy
         (0..(*node).mt_nrels as usize).any(|index| {
             let result = (*node).resultRelInfo.add(index);
             let set = columns.next().unwrap_or(ptr::null_mut());
-            let Some(relation) = relations::lookup((*(*result).ri_RelationDesc).rd_id) else {
-                return true;
-            };
-            has_before_update_trigger(result) || relation.key_may_change(nodes::integers(set))
+            key_may_change(result, set)
         })
+    }
+}
+
+/// Whether an UPDATE of these columns may change a key of a result relation: by its SET list, by a trigger, or
+/// through a generated key column.
+///
+/// # Safety
+/// `result` must be an open result relation.
+pub unsafe fn key_may_change(result: *const pg_sys::ResultRelInfo, columns: *mut pg_sys::List) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let Some(relation) = relations::lookup((*(*result).ri_RelationDesc).rd_id) else {
+            return true;
+        };
+        has_before_update_trigger(result) || relation.key_may_change(nodes::integers(columns))
     }
 }
 
@@ -312,80 +351,4 @@ unsafe fn old_slot(source: *mut pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTabl
 unsafe fn is_filled(slot: *mut pg_sys::TupleTableSlot) -> bool {
     // SAFETY: null or a valid slot.
     unsafe { !slot.is_null() && (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 == 0 }
-}
-
-unsafe fn ctid_of(
-    plan_slot: *mut pg_sys::TupleTableSlot,
-    attribute: pg_sys::AttrNumber,
-) -> Option<pg_sys::ItemPointerData> {
-    if attribute <= 0 {
-        return None;
-    }
-    // SAFETY: the attribute is the junk column that ExecInitModifyTable found in the plan's target list.
-    unsafe {
-        if !is_filled(plan_slot) {
-            return None;
-        }
-        let row = Row::of(plan_slot);
-        let datum = row.datum(attribute)?;
-        Some(*datum.cast_mut_ptr::<pg_sys::ItemPointerData>())
-    }
-}
-
-/// Finds the version that the current command deleted: from `ctid` along the update chain (the row may have
-/// been updated by others since the plan's snapshot) to the one whose xmax is ours. Returns false if there
-/// is none.
-unsafe fn with_deleted_version(
-    relation: pg_sys::Relation,
-    mut ctid: pg_sys::ItemPointerData,
-    found: impl FnOnce(*mut pg_sys::TupleTableSlot),
-) -> bool {
-    // SAFETY: the relation is open and locked by the executor; SnapshotAny shows every version that vacuum
-    // has left, and none that this transaction deleted or that it still looks at can be removed.
-    unsafe {
-        let slot = pg_sys::table_slot_create(relation, ptr::null_mut());
-        let mut ours = false;
-        while pg_sys::table_tuple_fetch_row_version(
-            relation,
-            &raw mut ctid,
-            &raw mut pg_sys::SnapshotAnyData,
-            slot,
-        ) {
-            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
-            let header = (*tuple).t_data;
-            if deleted_by_us(header) {
-                ours = true;
-                break;
-            }
-            let next = (*header).t_ctid;
-            if same_place(&next, &ctid) {
-                break;
-            }
-            ctid = next;
-        }
-        if ours {
-            found(slot);
-        }
-        pg_sys::ExecDropSingleTupleTableSlot(slot);
-        ours
-    }
-}
-
-unsafe fn deleted_by_us(header: pg_sys::HeapTupleHeader) -> bool {
-    // SAFETY: a tuple header on a pinned page.
-    unsafe {
-        let mask = (*header).t_infomask as u32;
-        let xmax = if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
-            pg_sys::HeapTupleGetUpdateXid(header)
-        } else if mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0 {
-            return false;
-        } else {
-            (*header).t_choice.t_heap.t_xmax
-        };
-        pg_sys::TransactionIdIsCurrentTransactionId(xmax)
-    }
-}
-
-fn same_place(a: &pg_sys::ItemPointerData, b: &pg_sys::ItemPointerData) -> bool {
-    a.ip_posid == b.ip_posid && a.ip_blkid.bi_hi == b.ip_blkid.bi_hi && a.ip_blkid.bi_lo == b.ip_blkid.bi_lo
 }

@@ -23,6 +23,7 @@ use pgrx::{
 use rustc_hash::FxHashMap;
 
 use super::{
+    attached,
     columns::{KeyColumn, MappedColumn, attribute_named, key_kind, value_names},
     tap_all::{self, TAP_ALL},
     text::{Pinning, ValueWriter},
@@ -71,6 +72,10 @@ pub struct Placed {
 /// A mapped table, or a partition of one.
 pub struct MappedRelation {
     pub relid: Oid,
+    /// The mapped table itself.
+    pub root: Oid,
+    /// A trigger of ours captures its changes (`redis_cache.attach`): the hooks leave it alone.
+    pub attached: bool,
     pub mappings: Vec<Placed>,
     pub last_attribute: AttrNumber,
     keys: Vec<KeyColumn>,
@@ -153,6 +158,9 @@ pub fn generation() -> u64 {
 /// too, when the mapping becomes active before the commit.
 pub fn note_statement() -> bool {
     let any = any_mapped();
+    if any {
+        xact::completeness::note_statement();
+    }
     xact::note_generation(GENERATION.get());
     any
 }
@@ -447,6 +455,8 @@ fn build(relid: Oid) -> Option<MappedRelation> {
     };
     let mut relation = MappedRelation {
         relid,
+        root,
+        attached: attached::is_attached(relid),
         mappings: Vec::new(),
         last_attribute: 0,
         keys: Vec::new(),

@@ -14,14 +14,13 @@ use super::{
     relations::{self, ActiveMapping, MappedRelation, Placed},
     row::{self, Key, Row},
     tap_all::{self, Count, TAP_ALL},
+    taps::NodeFunction,
 };
 use crate::{gucs, shared::Shared, xact};
 
 /// What one statement may fill, so that a scan of a large table neither takes much memory nor floods the ring.
 const FILL_LIMIT: usize = 10_000;
 const FILL_LIMIT_BYTES: usize = 4 * 1024 * 1024;
-
-type NodeFunction = unsafe extern "C-unwind" fn(*mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot;
 
 /// Whether a query may fill at all.
 ///

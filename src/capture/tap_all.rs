@@ -16,6 +16,7 @@ use pgrx::{
 };
 
 use super::columns;
+use crate::nodes;
 
 /// Whether this build taps everything.
 pub const TAP_ALL: bool = cfg!(feature = "tap_all");
@@ -34,10 +35,14 @@ pub enum Count {
     ChangedRows,
     /// Rows taken from scan nodes.
     ReadRows,
+    /// Relations of which a transaction was seen to change all that it changed.
+    Complete,
+    /// Relations of which it was not.
+    Incomplete,
 }
 
 thread_local! {
-    static COUNTS: [Cell<u64>; 4] = const { [const { Cell::new(0) }; 4] };
+    static COUNTS: [Cell<u64>; 6] = const { [const { Cell::new(0) }; 6] };
     static REPORTS: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -58,11 +63,34 @@ pub fn count(what: Count) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn report(_code: std::ffi::c_int, _argument: Datum) {
-    let [modify, scans, changed, read] = COUNTS.with(|counts| counts.each_ref().map(Cell::get));
-    let text =
-        format!("tap_all: {modify} modify taps, {scans} scan taps, {changed} changed rows, {read} read rows");
+    let [modify, scans, changed, read, complete, incomplete] =
+        COUNTS.with(|counts| counts.each_ref().map(Cell::get));
+    let text = format!(
+        "tap_all: {modify} modify taps, {scans} scan taps, {changed} changed rows, {read} read rows, {complete} complete, {incomplete} incomplete"
+    );
+    log(text);
+}
+
+fn log(text: String) {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, text, "report")
         .report(PgLogLevel::LOG_SERVER_ONLY);
+}
+
+/// Counts whether completeness held for a relation in a transaction, and logs where it did not.
+pub fn compared(relid: Oid, complete: bool, what: &str) {
+    count(if complete {
+        Count::Complete
+    } else {
+        Count::Incomplete
+    });
+    if !complete {
+        // SAFETY: a catalog look-up within a transaction; null for a relation that is gone.
+        let name = unsafe { nodes::bytes(pg_sys::get_rel_name(relid)) };
+        log(format!(
+            "tap_all: incomplete: {}: {what}",
+            String::from_utf8_lossy(name)
+        ));
+    }
 }
 
 /// Whether a relation is a table, partitioned or not.

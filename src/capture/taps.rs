@@ -16,6 +16,7 @@ use pgrx::{
 
 use super::{
     inject,
+    merge::MergeTap,
     modify::ModifyTap,
     relations,
     scan::{self, FillBatch, ScanTap},
@@ -24,6 +25,9 @@ use crate::{
     compat::{self, unguarded},
     nodes,
 };
+
+/// What a node does when it is asked for a row.
+pub type NodeFunction = unsafe extern "C-unwind" fn(*mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot;
 
 /// The taps of one kind in a query, ordered by the address of their node. They stay where they are once the query
 /// runs.
@@ -62,6 +66,8 @@ impl<T> Default for ByNode<T> {
 struct QueryTaps {
     modify: ByNode<ModifyTap>,
     scans: ByNode<ScanTap>,
+    /// At most one: a MERGE cannot stand in a WITH list.
+    merge: Option<Box<MergeTap>>,
     fills: FillBatch,
     /// What the query's memory context calls when it goes.
     callback: pg_sys::MemoryContextCallback,
@@ -71,6 +77,7 @@ impl QueryTaps {
     fn clear(&mut self) {
         self.modify.clear();
         self.scans.clear();
+        self.merge = None;
         self.fills.clear();
     }
 }
@@ -177,6 +184,12 @@ unsafe fn tap_modify(node: *mut pg_sys::ModifyTableState, taps: &mut QueryTaps, 
         if explain_only {
             return;
         }
+        if let Some(tap) = MergeTap::new(node) {
+            let tap = taps.merge.insert(Box::new(tap));
+            unguarded::ExecSetExecProcNode(&raw mut (*node).ps, Some(run_merge));
+            unguarded::ExecSetExecProcNode(tap.below(), Some(watch_merge));
+            return;
+        }
         if let Some(tap) = ModifyTap::new(node, marked) {
             let Some(tap) = taps.modify.insert(node as usize, tap) else {
                 return;
@@ -255,6 +268,16 @@ fn modify_tap(node: *mut pg_sys::PlanState) -> *mut ModifyTap {
     })
 }
 
+fn merge_tap(node: *mut pg_sys::PlanState) -> *mut MergeTap {
+    QUERIES.with_borrow_mut(|queries| {
+        queries
+            .iter_mut()
+            .rev()
+            .find_map(|(_, taps)| taps.merge.as_deref_mut().filter(|tap| tap.is_of(node)))
+            .map_or(std::ptr::null_mut(), |tap| &raw mut *tap)
+    })
+}
+
 fn scan_tap(node: *mut pg_sys::PlanState) -> (*mut ScanTap, *mut FillBatch) {
     QUERIES.with_borrow_mut(|queries| {
         queries
@@ -299,6 +322,30 @@ unsafe extern "C-unwind" fn pass_rows(node: *mut pg_sys::PlanState) -> *mut pg_s
     }
 }
 
+/// Stands before a MERGE that returns no rows: all of it has run when the node returns.
+unsafe extern "C-unwind" fn run_merge(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    let tap = merge_tap(node);
+    // SAFETY: as in `eat_rows`.
+    unsafe {
+        let slot = ((*tap).real)(node);
+        merge_ran(tap);
+        slot
+    }
+}
+
+/// Stands before the plan below a MERGE.
+unsafe extern "C-unwind" fn watch_merge(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
+    let tap = merge_tap(node);
+    // SAFETY: as in `eat_rows`.
+    unsafe {
+        let slot = ((*tap).real_below)(node);
+        if !slot.is_null() && (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 == 0 {
+            merge_matches(tap, slot);
+        }
+        slot
+    }
+}
+
 /// Stands before a scan.
 unsafe extern "C-unwind" fn watch_rows(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
     let (tap, fills) = scan_tap(node);
@@ -310,6 +357,18 @@ unsafe extern "C-unwind" fn watch_rows(node: *mut pg_sys::PlanState) -> *mut pg_
         }
         slot
     }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn merge_ran(tap: *mut MergeTap) {
+    // SAFETY: called right after the node returned.
+    unsafe { (*tap).finish() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn merge_matches(tap: *mut MergeTap, row: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: called right after the plan below returned that row.
+    unsafe { (*tap).matches(row) }
 }
 
 fn modify_before(tap: *mut ModifyTap) {

@@ -1,4 +1,5 @@
 //! The functions and views of schema `redis_cache`.
+mod attach;
 mod client;
 mod keys;
 mod queue;

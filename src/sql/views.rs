@@ -6,7 +6,7 @@ use pgrx::{datum::datetime_support::IntervalConversionError, prelude::*};
 
 use super::shared;
 use crate::{
-    capture::{columns, relations},
+    capture::{attached, columns, relations},
     gucs,
     shared::{MappingState, MappingStats, Shared, StatusText},
 };
@@ -36,6 +36,7 @@ fn mapping_rows() -> TableIterator<
         name!(ttl, Option<Interval>),
         name!(state, String),
         name!(problem, Option<String>),
+        name!(attached, Option<bool>),
     ),
 > {
     let shared = shared();
@@ -57,6 +58,7 @@ fn mapping_rows() -> TableIterator<
                     .map(|seconds| microseconds(i64::from(seconds.get()) * 1_000_000)),
                 state.to_string(),
                 problem,
+                table_here(&mapping, &default_database).map(attached::is_attached),
             )
         })
         .collect();
@@ -91,12 +93,17 @@ fn value_columns(mapping: &Mapping, default_database: &str) -> Option<Vec<String
     if let Columns::Named(names) = &mapping.columns {
         return Some(names.clone());
     }
+    table_here(mapping, default_database).map(|table| columns::value_names(mapping, table))
+}
+
+/// The table of a mapping, if it is one of this database.
+fn table_here(mapping: &Mapping, default_database: &str) -> Option<pg_sys::Oid> {
     let here = relations::current_database()?;
     if mapping.effective_database(default_database) != here {
         return None;
     }
     let table = relations::table_of(mapping);
-    (table != pg_sys::InvalidOid).then(|| columns::value_names(mapping, table))
+    (table != pg_sys::InvalidOid).then_some(table)
 }
 
 fn format_name(format: Format) -> &'static str {

@@ -5,6 +5,7 @@
 //! (rule 1), and both are done with before the transaction's locks are released. Nothing in COMMIT or ABORT
 //! raises: all that can fail (encoding, allocation) has been done before, and what does not fit becomes a purge.
 mod append;
+pub mod completeness;
 mod fills;
 pub mod waiting;
 
@@ -13,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use pg_redis_cache_core::{
     coherence::{
         MappingSet,
+        tally::{Change, Tallies},
         transaction::{Sealed, TransactionBuffer},
     },
     encode::key::key_hash,
@@ -39,6 +41,8 @@ struct Transaction {
     buffer: TransactionBuffer,
     /// Mappings that any change was captured for, rolled back or not.
     touched: MappingSet,
+    /// How many rows were captured, for completeness.
+    tallies: Tallies,
     ran_ddl: bool,
     mapped_ddl: bool,
     /// The backend counts as committing (rule 2).
@@ -51,6 +55,7 @@ impl Transaction {
         Self {
             buffer: TransactionBuffer::new(0),
             touched: MappingSet::EMPTY,
+            tallies: Tallies::default(),
             ran_ddl: false,
             mapped_ddl: false,
             numbered: false,
@@ -61,9 +66,11 @@ impl Transaction {
     fn forget(&mut self) {
         self.buffer.abort();
         self.touched = MappingSet::EMPTY;
+        self.tallies.clear();
         self.ran_ddl = false;
         self.mapped_ddl = false;
         self.sealed = None;
+        completeness::forget();
     }
 }
 
@@ -121,6 +128,13 @@ pub fn delete(mapping: u16, hash: u64, key: &[u8]) {
     with_buffer(mapping, |buffer, nest| {
         buffer.capture_del(nest, mapping, hash, key)
     });
+}
+
+/// Counts a row of a mapped relation that was seen to change, whatever became of its capture.
+pub fn count(relation: pg_sys::Oid, change: Change) {
+    let nest = nest_level();
+    TOUCHED.set(true);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.tallies.count(nest, relation.to_u32(), change));
 }
 
 /// Marks a mapping for a purge at commit.
@@ -242,14 +256,21 @@ unsafe extern "C-unwind" fn subtransaction_event(
     }
     let nest = nest_level();
     TRANSACTION.with_borrow_mut(|transaction| match event {
-        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => transaction.buffer.commit_sub(nest),
-        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => transaction.buffer.abort_sub(nest),
+        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            transaction.buffer.commit_sub(nest);
+            transaction.tallies.commit_sub(nest);
+        }
+        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            transaction.buffer.abort_sub(nest);
+            transaction.tallies.abort_sub(nest);
+        }
         _ => {}
     });
 }
 
 /// Rules 2 and 9: takes the number, notes the epochs, and seals what was captured.
 fn pre_commit(shared: Shared) {
+    completeness::check();
     let captured = TRANSACTION.with_borrow(|transaction| !transaction.buffer.is_empty());
     if !captured && shared.published() == 0 {
         return;

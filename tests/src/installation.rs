@@ -15,6 +15,8 @@ pub struct Installation {
     pub bindir: PathBuf,
     /// Where libraries are, and below it `pg_regress`.
     pub pkglibdir: PathBuf,
+    /// The server's headers, for what the tests compile.
+    pub headers: PathBuf,
     /// 15, 16, 18.
     pub major: u32,
 }
@@ -47,6 +49,7 @@ pub fn installation() -> &'static Installation {
             .and_then(|major| major.parse().ok());
         let major = major.unwrap_or_else(|| panic!("pg_config --version says {version}"));
         Installation {
+            headers: PathBuf::from(pg_config("--includedir-server")),
             bindir,
             pkglibdir,
             major,

@@ -10,7 +10,7 @@
 //! 2. Writes are numbered before they are visible. [`commits`].
 //! 3. A fill never beats a write. [`slots`] and [`mappings`]; [`admit`] is the reader's side.
 //! 4. A key never goes back. [`slots`].
-//! 6. Nothing is lost silently. [`mappings`].
+//! 6. Nothing is lost silently. [`mappings`]; [`tally`] finds out what was not captured.
 //! 7. A purge is a barrier. [`mappings`] says when one is due; the waiting and deleting are the
 //!    worker's.
 //!
@@ -29,6 +29,7 @@ pub mod mappings;
 pub mod replies;
 pub mod slots;
 mod table;
+pub mod tally;
 pub mod transaction;
 
 #[cfg(test)]
