@@ -17,8 +17,9 @@ extension_sql!(
 /// subscription. Its mappings are purged.
 #[pg_extern(volatile, parallel_unsafe)]
 fn attach(relation: PgRelation) {
-    let name = table_name(&relation);
-    if attached::is_attached(relation.oid()) {
+    let table = closed(relation);
+    let name = table_name(table);
+    if attached::is_attached(table) {
         return notice!("table {name} is attached already");
     }
     run(&format!(
@@ -31,8 +32,9 @@ fn attach(relation: PgRelation) {
 /// Takes the trigger away again: the hooks capture the table's changes from then on.
 #[pg_extern(volatile, parallel_unsafe)]
 fn detach(relation: PgRelation) {
-    let name = table_name(&relation);
-    if !attached::is_attached(relation.oid()) {
+    let table = closed(relation);
+    let name = table_name(table);
+    if !attached::is_attached(table) {
         raise(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             format!("table {name} is not attached"),
@@ -43,11 +45,15 @@ fn detach(relation: PgRelation) {
     run(&format!("DROP TRIGGER {TRIGGER} ON {name}"));
 }
 
+/// The relation's Oid; it is closed, because ALTER TABLE refuses what its own session has open.
+fn closed(relation: PgRelation) -> pg_sys::Oid {
+    relation.oid()
+}
+
 /// The table's name as SQL takes it, or an ERROR if it is no table.
-fn table_name(relation: &PgRelation) -> String {
-    // SAFETY: the relation is open; the functions allocate in the current memory context.
+fn table_name(oid: pg_sys::Oid) -> String {
+    // SAFETY: catalog look-ups within a transaction, of a relation that the argument's conversion has locked.
     unsafe {
-        let oid = relation.oid();
         let name = pg_sys::quote_qualified_identifier(
             pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid)),
             pg_sys::get_rel_name(oid),

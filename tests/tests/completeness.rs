@@ -25,7 +25,9 @@ fn world_with(mapping: &str) -> World {
 
 fn purges(world: &World) -> i64 {
     world.wait();
-    let row = world.connect().query_one("SELECT sum(purges)::bigint FROM redis_cache.stats", &[]);
+    let row = world
+        .connect()
+        .query_one("SELECT sum(purges)::bigint FROM redis_cache.stats", &[]);
     row.expect("the view can be read").get(0)
 }
 
@@ -38,10 +40,16 @@ fn load_bypass(world: &World, folder: &Folder) {
     let library: PathBuf = folder.path().join("bypass.so");
     let source = repository().join("tests/bypass/bypass.c");
     let mut compile = Command::new("cc");
-    compile.args(["-shared", "-fPIC", "-O1", "-I"]).arg(&installation().headers);
+    compile
+        .args(["-shared", "-fPIC", "-O1", "-I"])
+        .arg(&installation().headers);
     compile.arg("-o").arg(&library).arg(&source);
     let output = compile.output().expect("a C compiler is there");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let library = library.display();
     world.execute(&format!(
         "CREATE FUNCTION bypass_update(regclass, int, int) RETURNS void AS '{library}' LANGUAGE c; \
@@ -69,7 +77,11 @@ fn assert_complete(world: &World, what: &str, run: impl FnOnce(&mut Client)) {
 
 fn execute(statements: &str) -> impl FnOnce(&mut Client) {
     let statements = statements.to_owned();
-    move |client| client.batch_execute(&statements).expect("the statements are right")
+    move |client| {
+        client
+            .batch_execute(&statements)
+            .expect("the statements are right")
+    }
 }
 
 #[test]
@@ -90,7 +102,9 @@ fn rows_changed_behind_the_executor() {
     assert_found(
         &world,
         "an update beside one that was seen",
-        execute("BEGIN; UPDATE doc SET version = 5 WHERE id = 20; SELECT bypass_update('doc', 2, 79); COMMIT"),
+        execute(
+            "BEGIN; UPDATE doc SET version = 5 WHERE id = 20; SELECT bypass_update('doc', 2, 79); COMMIT",
+        ),
     );
     assert_found(
         &world,
@@ -125,7 +139,11 @@ fn partitions_are_compared_one_by_one() {
     );
     world.set_mappings(MAPPING);
     load_bypass(&world, &folder);
-    assert_found(&world, "a leaf", execute("SELECT bypass_update('doc_high', 2, 5)"));
+    assert_found(
+        &world,
+        "a leaf",
+        execute("SELECT bypass_update('doc_high', 2, 5)"),
+    );
     assert_found(
         &world,
         "a deletion in one leaf beside one that was seen in another",
