@@ -1,4 +1,5 @@
 //! What no executor node shows: TRUNCATE, DROP and other DDL on mapped tables.
+use pg_redis_cache_core::coherence::Reason;
 use pgrx::pg_sys::{self, ObjectAccessType, Oid};
 
 use super::relations;
@@ -15,7 +16,7 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
     // SAFETY: as the caller promises.
     unsafe {
         if changes_texts(statement) {
-            relations::purge_all();
+            relations::purge_all(Reason::Ddl);
             xact::note_mapped_ddl();
         }
         if let Some(database) = takes_database_away(statement)
@@ -53,7 +54,7 @@ pub unsafe fn around_alter_table(statement: *mut pg_sys::Node) -> bool {
         let Some(relation) = relations::lookup(relid) else {
             return false;
         };
-        relation.purge();
+        relation.purge(Reason::Ddl);
         xact::note_mapped_ddl();
         true
     }
@@ -74,7 +75,7 @@ pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid, 
         return;
     }
     if let Some(relation) = relations::lookup(table_behind(object)) {
-        relation.purge();
+        relation.purge(Reason::Ddl);
         xact::note_mapped_ddl();
     } else if has_row_type(object) {
         relations::purge_with_rows_in_columns();

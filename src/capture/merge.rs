@@ -6,7 +6,7 @@
 //! an action or a trigger may change a key, the key that a row now has is not known: the mapping is purged.
 use std::rc::Rc;
 
-use pg_redis_cache_core::coherence::tally::Change;
+use pg_redis_cache_core::coherence::{Reason, tally::Change};
 use pgrx::pg_sys::{self, CmdType, Oid};
 use rustc_hash::FxHashMap;
 
@@ -50,7 +50,7 @@ impl MergeTap {
                 return None;
             }
             if changes_keys(node) {
-                target.purge();
+                target.purge(Reason::Key);
                 return None;
             }
             Some(Self {
@@ -100,7 +100,7 @@ impl MergeTap {
             if bytes > gucs::transaction_buffer() || self.matched.try_reserve(1).is_err() {
                 self.gave_up = true;
                 self.matched = Vec::new();
-                return self.target.purge();
+                return self.target.purge(Reason::Buffer);
             }
             let block = (u32::from(ctid.ip_blkid.bi_hi) << 16) | u32::from(ctid.ip_blkid.bi_lo);
             self.matched.push((relid, block, ctid.ip_posid));
@@ -127,7 +127,7 @@ impl MergeTap {
                 let (Some(relation), Some(opened)) =
                     (relations::lookup(relid), result_relations.get(&relid).copied())
                 else {
-                    return self.target.purge();
+                    return self.target.purge(Reason::Statement);
                 };
                 capture(&relation, opened, of_one);
             }
@@ -153,7 +153,7 @@ unsafe fn capture(relation: &MappedRelation, opened: pg_sys::Relation, places: &
                     row::capture_delete(relation, row);
                 }
                 Found::Unchanged => {}
-                Found::Gone => relation.purge(),
+                Found::Gone => relation.purge(Reason::Statement),
             }
         }
     }

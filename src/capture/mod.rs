@@ -1,12 +1,13 @@
 //! From a running statement to the rows that belong to a mapping.
 //!
-//! [`relations`] knows which relations are mapped and how, [`columns`] what the catalog says of theirs, [`inject`] makes a statement return the rows it
-//! changes, [`taps`] puts itself between the executor's nodes, [`modify`] and [`scan`] take the rows there,
-//! [`row`] turns a row into key and value, [`ddl`] watches what no executor node shows.
+//! [`relations`] knows which relations are mapped and how, [`columns`] what the catalog says of their columns,
+//! [`inject`] makes a statement return the rows it changes, [`taps`] puts itself between the executor's nodes,
+//! [`modify`], [`merge`] and [`scan`] take the rows there, [`attached`] takes those of a trigger, [`row`] turns a row
+//! into key and value, [`ddl`] watches what no executor node shows.
 //!
 //! Guaranteed: a captured change is in the transaction's buffer before the statement's next row is asked for;
-//! whatever cannot be captured exactly marks its mapping for a purge. Not guaranteed: changes that reach the
-//! heap without the executor (COPY, logical replication's apply worker).
+//! whatever cannot be captured exactly marks its mapping for a purge. Changes that reach the heap without the
+//! executor are found out at commit ([`crate::xact::completeness`]).
 pub mod attached;
 pub mod columns;
 pub mod ddl;

@@ -7,7 +7,7 @@
 //! cleared from its slot: a marked DELETE returns its key columns, any other is found again by its ctid.
 use std::{ptr, rc::Rc};
 
-use pg_redis_cache_core::coherence::tally::Change;
+use pg_redis_cache_core::coherence::{Reason, tally::Change};
 use pgrx::pg_sys::{self, CmdType, OnConflictAction};
 
 use super::{
@@ -65,7 +65,7 @@ impl ModifyTap {
                         && (*plan).returningLists.is_null()
                         && !is_plain_insert(plan));
                 if uncapturable {
-                    relation.purge();
+                    relation.purge(Reason::Statement);
                 }
             }
             let captures = target.as_ref().is_some_and(|relation| {
@@ -156,7 +156,7 @@ impl ModifyTap {
         };
         if relation.is_none() {
             // A partition that is not known to belong to its table: nothing can be said of the row.
-            self.target.as_ref()?.purge();
+            self.target.as_ref()?.purge(Reason::Statement);
         }
         self.latest = relation;
         self.latest.clone()
@@ -190,7 +190,7 @@ impl ModifyTap {
                             self.position,
                         );
                     }
-                    _ => relation.purge(),
+                    _ => relation.purge(Reason::Key),
                 }
             } else {
                 row::capture_set(&relation, Row::of(slot), self.position);
@@ -211,7 +211,7 @@ impl ModifyTap {
             if updated {
                 if self.upsert_changes_key || has_before_update_trigger(self.routed_to((*slot).tts_tableOid))
                 {
-                    target.purge();
+                    target.purge(Reason::Key);
                 }
                 row::capture_set(&relation, Row::of(slot), self.position);
             } else {
@@ -272,13 +272,13 @@ impl ModifyTap {
             let relation = self.relation_of((*(*source).ri_RelationDesc).rd_id);
             let plan_slot = (*(*self.node).ps.ps_ExprContext).ecxt_outertuple;
             let (Some(relation), Some(ctid)) = (relation, ctid_of(plan_slot, (*source).ri_RowIdAttNo)) else {
-                target.purge();
+                target.purge(Reason::Key);
                 return;
             };
             let mut versions = Versions::of((*source).ri_RelationDesc);
             match versions.changed_by_us(ctid) {
                 Found::Changed(row) => row::capture_delete(&relation, row),
-                Found::Unchanged | Found::Gone => relation.purge(),
+                Found::Unchanged | Found::Gone => relation.purge(Reason::Key),
             }
         }
     }

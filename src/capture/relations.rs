@@ -13,6 +13,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
+    coherence::Reason,
     config::{self, Insert, Mapping},
     encode::key::KeyKind,
 };
@@ -101,9 +102,9 @@ impl MappedRelation {
     }
 
     /// Marks every mapping of the relation for a purge at commit.
-    pub fn purge(&self) {
+    pub fn purge(&self, reason: Reason) {
         for placed in &self.mappings {
-            xact::purge(placed.mapping.index);
+            xact::purge(placed.mapping.index, reason);
         }
     }
 }
@@ -175,9 +176,11 @@ pub fn note_if_idle() -> bool {
 }
 
 /// Marks every mapping of this database for a purge at commit.
-pub fn purge_all() {
+pub fn purge_all(reason: Reason) {
     let mappings: Vec<u16> = KNOWN.with_borrow(|known| known.list.iter().map(|local| local.index).collect());
-    mappings.into_iter().for_each(xact::purge);
+    mappings
+        .into_iter()
+        .for_each(|mapping| xact::purge(mapping, reason));
 }
 
 /// Marks the mappings of a database for a purge at commit. Returns whether there are any.
@@ -189,7 +192,9 @@ pub fn purge_database(database: &str) -> bool {
         .filter(|mapping| mapping.effective_database(&default) == database)
         .filter_map(|mapping| shared.mapping_of(mapping.fingerprint(&default)))
         .collect();
-    mappings.iter().for_each(|mapping| xact::purge(*mapping));
+    mappings
+        .iter()
+        .for_each(|mapping| xact::purge(*mapping, Reason::Ddl));
     !mappings.is_empty()
 }
 
@@ -200,7 +205,7 @@ pub fn purge_with_rows_in_columns() {
         for placed in &relation.mappings {
             let columns = placed.mapping.key.iter().chain(&placed.mapping.value);
             if columns.into_iter().any(|column| column.writer.holds_rows) {
-                xact::purge(placed.mapping.index);
+                xact::purge(placed.mapping.index, Reason::Ddl);
             }
         }
     }

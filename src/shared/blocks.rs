@@ -2,7 +2,7 @@
 //! each mapping.
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-use pg_redis_cache_core::{config::MAX_TEMPLATE_BYTES, encode::key::KeyKind};
+use pg_redis_cache_core::{coherence::Reason, config::MAX_TEMPLATE_BYTES, encode::key::KeyKind};
 
 /// Bytes of a text that a view shows.
 pub(super) const TEXT_LENGTH: usize = 512;
@@ -138,9 +138,16 @@ pub struct MappingStats {
     pub purges: AtomicU64,
     pub bytes: AtomicU64,
     pub errors: AtomicU64,
+    /// How often a purge was called for, by [`Reason`].
+    pub reasons: [AtomicU64; Reason::ALL.len()],
 }
 
 impl MappingStats {
+    /// A purge is called for.
+    pub fn purge_wanted(&self, reason: Reason) {
+        self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn fill_skipped(&self) {
         self.fills_skipped.fetch_add(1, Ordering::Relaxed);
     }
@@ -156,7 +163,10 @@ impl MappingStats {
             &self.purges,
             &self.bytes,
             &self.errors,
-        ] {
+        ]
+        .into_iter()
+        .chain(&self.reasons)
+        {
             counter.store(0, Ordering::Relaxed);
         }
     }

@@ -13,7 +13,9 @@ use std::{
 };
 
 use pg_redis_cache_core::{
-    coherence::{commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots},
+    coherence::{
+        Reason, commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots,
+    },
     redis::Client,
     ring::Ring,
 };
@@ -247,6 +249,13 @@ impl Shared {
         {
             self.control().waiting.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// Rule 6: what transaction `xid` changed in a mapping, or all that is known of it, is lost: it has to be purged.
+    /// The caller holds the ring's lock.
+    pub fn lose_locked(&self, mapping: u16, xid: u64, reason: Reason) {
+        self.gates().lose_locked(mapping, xid);
+        self.stats(mapping).purge_wanted(reason);
     }
 
     /// Whether a backend waits for the tail to move.

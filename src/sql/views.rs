@@ -1,7 +1,10 @@
 //! What the views show: one row a mapping, one row of status.
 use std::sync::atomic::Ordering;
 
-use pg_redis_cache_core::config::{Format, Mapping};
+use pg_redis_cache_core::{
+    coherence::Reason,
+    config::{Format, Mapping},
+};
 use pgrx::{datum::datetime_support::IntervalConversionError, prelude::*};
 
 use super::shared;
@@ -156,6 +159,24 @@ fn stat_rows() -> TableIterator<
                 read(&stats.errors),
             )
         })
+        .collect();
+    TableIterator::new(rows)
+}
+
+/// How often purges were called for and why, behind the view `purges`.
+#[pg_extern(volatile, parallel_restricted)]
+fn purge_rows() -> TableIterator<'static, (name!(name, String), name!(reason, String), name!(count, i64))> {
+    let shared = shared();
+    let rows: Vec<_> = placed(shared)
+        .into_iter()
+        .filter_map(|(place, mapping)| Some((shared.stats(place?), mapping.name)))
+        .flat_map(|(stats, name)| {
+            Reason::ALL.into_iter().map(move |reason| {
+                let count = stats.reasons[reason as usize].load(Ordering::Relaxed) as i64;
+                (name.clone(), reason.name().to_string(), count)
+            })
+        })
+        .filter(|(_, _, count)| *count > 0)
         .collect();
     TableIterator::new(rows)
 }

@@ -1,7 +1,10 @@
 //! What the engine reports.
 use std::sync::atomic::Ordering;
 
-use pg_redis_cache_core::redis::{Counts, Event, Fault, PoolState, Server};
+use pg_redis_cache_core::{
+    coherence::Reason,
+    redis::{Counts, Event, Fault, LossReason, PoolState, Server},
+};
 use pgrx::pg_sys;
 
 use super::Worker;
@@ -41,9 +44,13 @@ impl Worker {
                 if self.lossy.insert(mapping.unwrap_or(u16::MAX)) {
                     pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");
                 }
+                let why = match reason {
+                    LossReason::Unkillable { .. } => Reason::Connection,
+                    _ => Reason::Refused,
+                };
                 match mapping {
-                    Some(mapping) => self.lose(mapping),
-                    None => self.lose_everything(),
+                    Some(mapping) => self.lose(mapping, why),
+                    None => self.lose_everything(why),
                 }
             }
             Event::Purged { mapping, epoch, keys } => self.purged(mapping, epoch, keys),
@@ -90,7 +97,7 @@ impl Worker {
     /// Rule 8: another server, or the same one started again, is an unknown past.
     fn came_up(&mut self, server: &Server, changed: bool) {
         if changed {
-            self.lose_everything();
+            self.lose_everything(Reason::Server);
             self.lossy.clear();
         }
         self.shared

@@ -3,7 +3,7 @@ use std::{collections::VecDeque, time::SystemTime};
 
 use pg_redis_cache_core::{
     coherence::{
-        FillTicket,
+        FillTicket, Reason,
         slots::{FillVerdict, Verdict},
     },
     encode::value::Value,
@@ -162,7 +162,7 @@ impl Worker {
             // Cannot be: only backends of this build write entries. If it is, nothing is known of any key.
             Err(error) => {
                 pgrx::warning!("pg_redis_cache: an entry of the queue cannot be read: {error}");
-                self.lose_everything();
+                self.lose_everything(Reason::Refused);
             }
         }
     }

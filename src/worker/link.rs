@@ -10,6 +10,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
+    coherence::Reason,
     encode::value::Value,
     redis::{Address, Engine, Request, Secret, Settings, Setup, Waker},
 };
@@ -101,7 +102,7 @@ impl Worker {
             Err(problem) => return self.note_trouble(&problem),
         };
         if self.engine.is_some() && target.url != self.settings.url {
-            self.lose_everything();
+            self.lose_everything(Reason::Server);
         }
         self.settings = target;
         match &self.engine {

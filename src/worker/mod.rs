@@ -20,6 +20,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
+    coherence::Reason,
     config::Mapping,
     redis::{EngineHandle, Event, Expiry, Request},
     ring::pace::Pace,
@@ -139,7 +140,7 @@ impl Worker {
             self.shared.ring().reset();
             self.feed = feed::Feed::new(self.shared);
         } else {
-            self.lose_everything();
+            self.lose_everything(Reason::Start);
         }
         self.apply_list();
         self.connect();
@@ -218,11 +219,11 @@ impl Worker {
     }
 
     /// Rules 6 and 8: nothing is known of any key.
-    fn lose_everything(&self) {
+    fn lose_everything(&self, reason: Reason) {
         let last = xact::next_xid().saturating_sub(1);
         let _held = self.shared.lock_ring();
         for mapping in self.shared.occupied() {
-            self.shared.gates().lose_locked(mapping, last);
+            self.shared.lose_locked(mapping, last, reason);
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pg_redis_cache_core::redis::{PurgeJob, Request};
+use pg_redis_cache_core::{
+    coherence::Reason,
+    redis::{PurgeJob, Request},
+};
 
 use super::Worker;
 use crate::{shared::MappingState, xact};
@@ -69,7 +72,7 @@ impl Worker {
     pub(super) fn purge_for(&mut self, mapping: u16, asker: Asker) {
         let epoch = {
             let _held = self.shared.lock_ring();
-            self.shared.gates().lose_locked(mapping, 0);
+            self.shared.lose_locked(mapping, 0, Reason::Asked);
             self.shared.gates().note(mapping)
         };
         self.purges
@@ -208,9 +211,9 @@ impl Worker {
     }
 
     /// Rule 6, worker's side: the keys of a mapping are no longer known to be right.
-    pub(super) fn lose(&self, mapping: u16) {
+    pub(super) fn lose(&self, mapping: u16, reason: Reason) {
         let last = xact::next_xid().saturating_sub(1);
         let _held = self.shared.lock_ring();
-        self.shared.gates().lose_locked(mapping, last);
+        self.shared.lose_locked(mapping, last, reason);
     }
 }

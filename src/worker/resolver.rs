@@ -10,6 +10,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
+    coherence::Reason,
     config::Mapping,
     encode::{collision, key::KeyKind},
 };
@@ -265,6 +266,7 @@ fn activate(shared: Shared, place: u16, fingerprint: u64, resolved: &Resolved, l
     shared.set_kinds_locked(place, &resolved.kinds);
     shared.set_relation_locked(place, relation);
     shared.gates().define_locked(place, fingerprint, last);
+    shared.stats(place).purge_wanted(Reason::Activated);
     shared.set_state_locked(place, MappingState::Active);
     shared.bump_generation_locked();
 }

@@ -2,7 +2,7 @@
 //!
 //! Called in COMMIT: nothing here allocates or raises. The ring never makes a transaction wait. What it has no
 //! room for steps down the ladder: values, then deletes of the same keys, then a purge.
-use pg_redis_cache_core::coherence::{MappingSet, transaction::Sealed};
+use pg_redis_cache_core::coherence::{MappingSet, Reason, transaction::Sealed};
 
 use crate::{compat, shared::Shared};
 
@@ -34,6 +34,8 @@ pub fn append(shared: Shared, sealed: &mut Sealed, xid: u64) -> Appended {
 
 /// Reserves room and declares what is to be purged, in one hold of the ring's lock (rule 6).
 fn reserve(shared: Shared, sealed: &mut Sealed, xid: u64) -> Option<pg_redis_cache_core::ring::Reservation> {
+    // What is not purged for a reason of its own has been too much, for the buffer or then for the ring.
+    let before = *sealed.purges();
     loop {
         let held = shared.lock_ring();
         let length = sealed.entry_len();
@@ -52,21 +54,28 @@ fn reserve(shared: Shared, sealed: &mut Sealed, xid: u64) -> Option<pg_redis_cac
                 }
             }
         };
-        lose_locked(shared, sealed.purges(), xid);
+        lose_locked(shared, sealed.purges(), xid, |mapping| {
+            if before.contains(mapping) {
+                Reason::Buffer
+            } else {
+                Reason::Queue
+            }
+        });
         return reservation;
     }
 }
 
 /// Rule 6: what transaction `xid` changed in these mappings will not arrive.
-pub fn lose(shared: Shared, mappings: &MappingSet, xid: u64) {
+pub fn lose(shared: Shared, mappings: &MappingSet, xid: u64, otherwise: Reason) {
     let held = shared.lock_ring();
-    lose_locked(shared, mappings, xid);
+    lose_locked(shared, mappings, xid, |_| otherwise);
     drop(held);
     shared.wake_worker(true);
 }
 
-fn lose_locked(shared: Shared, mappings: &MappingSet, xid: u64) {
+fn lose_locked(shared: Shared, mappings: &MappingSet, xid: u64, otherwise: impl Fn(u16) -> Reason) {
     for mapping in mappings.iter() {
-        shared.gates().lose_locked(mapping, xid);
+        let reason = super::reason_of(mapping, otherwise(mapping));
+        shared.lose_locked(mapping, xid, reason);
     }
 }

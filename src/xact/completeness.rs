@@ -8,7 +8,10 @@
 //! out of sight for one insertion out of sight in a relation in which an INSERT with ON CONFLICT ran.
 use std::cell::{Cell, RefCell};
 
-use pg_redis_cache_core::coherence::tally::{Counted, Tally};
+use pg_redis_cache_core::coherence::{
+    Reason,
+    tally::{Counted, Tally},
+};
 use pgrx::pg_sys::{self, Oid};
 
 use super::TRANSACTION;
@@ -60,7 +63,7 @@ pub fn check() {
         return;
     }
     if UNCOUNTED.get() && !TAP_ALL {
-        return relations::purge_all();
+        return relations::purge_all(Reason::Unseen);
     }
     // SAFETY: within a transaction.
     let counted = unsafe { compat::counted_changes() };
@@ -90,6 +93,6 @@ fn compare(relid: Oid, counted: &Counted) {
             &format!("seen {seen:?}, counted {counted:?}, speculative {speculative}"),
         );
     } else if !complete {
-        relation.purge();
+        relation.purge(Reason::Unseen);
     }
 }

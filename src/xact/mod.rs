@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 
 use pg_redis_cache_core::{
     coherence::{
-        MappingSet,
+        MappingSet, Reason,
         tally::{Change, Tallies},
         transaction::{Sealed, TransactionBuffer},
     },
@@ -43,6 +43,8 @@ struct Transaction {
     touched: MappingSet,
     /// How many rows were captured, for completeness.
     tallies: Tallies,
+    /// Why mappings are to be purged, the first reason of each.
+    reasons: Vec<(u16, Reason)>,
     ran_ddl: bool,
     mapped_ddl: bool,
     /// The backend counts as committing (rule 2).
@@ -56,6 +58,7 @@ impl Transaction {
             buffer: TransactionBuffer::new(0),
             touched: MappingSet::EMPTY,
             tallies: Tallies::default(),
+            reasons: Vec::new(),
             ran_ddl: false,
             mapped_ddl: false,
             numbered: false,
@@ -67,11 +70,30 @@ impl Transaction {
         self.buffer.abort();
         self.touched = MappingSet::EMPTY;
         self.tallies.clear();
+        self.reasons.clear();
         self.ran_ddl = false;
         self.mapped_ddl = false;
         self.sealed = None;
         completeness::forget();
     }
+}
+
+impl Transaction {
+    fn note_reason(&mut self, mapping: u16, reason: Reason) {
+        if self.reason_of(mapping).is_none() {
+            self.reasons.push((mapping, reason));
+        }
+    }
+
+    fn reason_of(&self, mapping: u16) -> Option<Reason> {
+        let noted = self.reasons.iter().find(|(noted, _)| *noted == mapping);
+        noted.map(|(_, reason)| *reason)
+    }
+}
+
+/// Why a mapping is purged for the transaction that has just committed; `otherwise` if nothing was noted.
+fn reason_of(mapping: u16, otherwise: Reason) -> Reason {
+    TRANSACTION.with_borrow(|transaction| transaction.reason_of(mapping).unwrap_or(otherwise))
 }
 
 /// Under which generations of the list a transaction ran its statements.
@@ -138,8 +160,9 @@ pub fn count(relation: pg_sys::Oid, change: Change) {
 }
 
 /// Marks a mapping for a purge at commit.
-pub fn purge(mapping: u16) {
+pub fn purge(mapping: u16, reason: Reason) {
     with_buffer(mapping, |buffer, nest| buffer.purge(nest, mapping));
+    TRANSACTION.with_borrow_mut(|transaction| transaction.note_reason(mapping, reason));
 }
 
 /// Where the buffer stands.
@@ -294,7 +317,10 @@ fn pre_commit(shared: Shared) {
                 .seal(xid, number.unwrap_or(0), |mapping| shared.gates().note(mapping));
             // The list is compared after the epochs have been noted: a change between the two moves an epoch.
             if number.is_none() || other_list() {
-                sealed.purge(&every_mapping(shared));
+                let all = every_mapping(shared);
+                all.iter()
+                    .for_each(|mapping| transaction.note_reason(mapping, Reason::List));
+                sealed.purge(&all);
             }
             transaction.sealed = Some(sealed);
         });
@@ -328,7 +354,7 @@ fn committed(shared: Shared) {
         appended = Some(append::append(shared, &mut sealed, top_xid_at_commit()));
         TRANSACTION.with_borrow_mut(|transaction| transaction.buffer.reclaim(sealed));
     } else if late {
-        append::lose(shared, &touched, top_xid_at_commit());
+        append::lose(shared, &touched, top_xid_at_commit(), Reason::Unseen);
     }
     if resolve_wanted(shared) {
         shared.want_resolve();
@@ -394,7 +420,7 @@ fn prepared(shared: Shared) {
     let touched =
         TRANSACTION.with_borrow_mut(|transaction| transaction.sealed.take().map(|sealed| concerned(&sealed)));
     if let Some(touched) = touched {
-        append::lose(shared, &touched, top_xid_at_commit());
+        append::lose(shared, &touched, top_xid_at_commit(), Reason::Prepared);
     }
     ended(shared);
 }

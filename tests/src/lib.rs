@@ -24,7 +24,7 @@ mod version_oracle;
 mod world;
 
 pub use installation::{Installation, installation, repository};
-pub use load::{Done, Load, MAPPINGS, STEADY, Shape};
+pub use load::{Dice, Done, Load, MAPPINGS, STEADY, Shape};
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
 pub use redisserver::Redis;
 pub use row_oracle::{Comparison, Difference, Format, RowOracle};

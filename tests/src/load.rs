@@ -430,9 +430,15 @@ fn lock(client: &mut Client, key: i32) -> Result<(), Error> {
 }
 
 /// Pseudo-random numbers (xorshift64*): the same ones in each run, as far as the scheduler allows.
-struct Dice(u64);
+#[derive(Debug)]
+pub struct Dice(u64);
 
 impl Dice {
+    /// Numbers that depend on `seed` alone.
+    pub fn new(seed: u64) -> Self {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
     fn roll(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -440,7 +446,8 @@ impl Dice {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound
     }
 

@@ -26,6 +26,7 @@ pub mod commits;
 pub mod hints;
 pub mod lag;
 pub mod mappings;
+pub mod reason;
 pub mod replies;
 pub mod slots;
 mod table;
@@ -35,6 +36,7 @@ pub mod transaction;
 #[cfg(test)]
 mod model;
 
+pub use reason::Reason;
 pub use table::BadLayout;
 
 use mappings::Gates;
