@@ -154,9 +154,9 @@ impl Running {
         let setup = Setup {
             lanes,
             name: "bench".to_owned(),
+            owner: "bench".to_owned(),
             // No hash is ever sent.
             hash_fields: |_, _| None,
-            predecessors: Vec::new(),
         };
         let settings = Settings {
             address: Address::parse(&redis.url()).expect("the url is well formed"),

@@ -8,8 +8,6 @@ use pg_redis_cache_core::{coherence::Reason, config::MAX_TEMPLATE_BYTES, encode:
 pub(super) const TEXT_LENGTH: usize = 512;
 /// Bytes of a key template as it prints; quotes are doubled there.
 pub(super) const TEMPLATE_LENGTH: usize = 2 * MAX_TEMPLATE_BYTES + 2;
-/// The worker's connections that are remembered: lanes (64 at most) and the control connection, twice over.
-pub(super) const CLIENTS: usize = 160;
 /// INDEX_MAX_KEYS: more key columns than that no index covers.
 pub(super) const MAX_KEY_COLUMNS: usize = 32;
 
@@ -33,14 +31,6 @@ impl<const LENGTH: usize> Text<LENGTH> {
         self.bytes[..end].copy_from_slice(&text.as_bytes()[..end]);
         self.length = end as u32;
     }
-}
-
-/// The latest connections of the worker, oldest overwritten first.
-#[repr(C)]
-pub(super) struct Clients {
-    pub(super) run_id: Text<64>,
-    pub(super) next: u32,
-    pub(super) ids: [u64; CLIENTS],
 }
 
 /// The texts of the status view.
@@ -75,8 +65,6 @@ pub struct Control {
     /// How many backends wait for a position.
     pub(super) waiting: AtomicU32,
     pub(super) texts: [Text<TEXT_LENGTH>; 2],
-    /// The worker's connections, so that a restarted one can have them killed (rule 5).
-    pub(super) clients: Clients,
 }
 
 /// The state of a mapping.

@@ -16,7 +16,6 @@ use pg_redis_cache_core::{
     coherence::{
         Reason, commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots,
     },
-    redis::Client,
     ring::Ring,
 };
 use pgrx::pg_sys;
@@ -25,7 +24,7 @@ pub use blocks::{Control, MappingState, MappingStats, StatusText};
 pub use layout::init;
 
 use crate::compat;
-use blocks::{CLIENTS, MappingPlace};
+use blocks::MappingPlace;
 
 static mut PARTS: Option<Parts> = None;
 
@@ -141,36 +140,6 @@ impl Shared {
         let _held = lock(self.text_lock);
         // SAFETY: the text lock is held, which every access to the texts takes.
         unsafe { (*self.control).texts[which as usize].set(text) };
-    }
-
-    /// The worker has a new connection.
-    pub fn add_client(&self, client: &Client) {
-        let _held = lock(self.text_lock);
-        // SAFETY: the text lock is held, which every access to the clients takes.
-        let clients = unsafe { &mut (*self.control).clients };
-        if clients.run_id.get() != client.run_id {
-            clients.run_id.set(&client.run_id);
-            clients.next = 0;
-            clients.ids = [0; CLIENTS];
-        }
-        clients.ids[clients.next as usize % CLIENTS] = client.id;
-        clients.next = clients.next.wrapping_add(1);
-    }
-
-    /// The connections that the worker, or its predecessor, has had.
-    pub fn clients(&self) -> Vec<Client> {
-        let _held = lock(self.text_lock);
-        let clients = &self.control().clients;
-        let run_id = clients.run_id.get();
-        clients
-            .ids
-            .iter()
-            .filter(|id| **id != 0)
-            .map(|id| Client {
-                run_id: run_id.clone(),
-                id: *id,
-            })
-            .collect()
     }
 
     /// Whether the worker is connected to Redis.

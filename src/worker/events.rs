@@ -45,7 +45,7 @@ impl Worker {
                     pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");
                 }
                 let why = match reason {
-                    LossReason::Unkillable { .. } => Reason::Connection,
+                    LossReason::Unkillable { .. } | LossReason::Unlisted { .. } => Reason::Connection,
                     _ => Reason::Refused,
                 };
                 match mapping {
@@ -64,7 +64,6 @@ impl Worker {
                 self.refusing = true;
                 self.note_trouble(&fault.to_string());
             }
-            Event::Client(client) => self.shared.add_client(&client),
             Event::Pong { ticket, round_trip } => {
                 if let Some(asker) = self.feed.asker(ticket) {
                     self.answer(asker, round_trip.map_or(-1, |time| time.as_micros() as i64));

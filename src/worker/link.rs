@@ -115,8 +115,9 @@ impl Worker {
         let setup = Setup {
             lanes: gucs::pool_size(),
             name: format!("pg_redis_cache/{}", env!("CARGO_PKG_VERSION")),
+            // SAFETY: from pg_control, which the postmaster has read.
+            owner: unsafe { pg_sys::GetSystemIdentifier() }.to_string(),
             hash_fields,
-            predecessors: self.shared.clients(),
         };
         let waker = self.wait_set.waker();
         match with_signals_blocked(|| Engine::start(setup, settings, waker)) {

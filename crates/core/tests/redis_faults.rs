@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_core::redis::{Cause, Client, Event, Expiry, LossReason, PurgeJob, Request, Settings};
+use pg_redis_cache_core::redis::{Cause, Event, Expiry, LossReason, PurgeJob, Request, Settings};
 use redis::Commands;
 use redis_support::detour::Detour;
 use redis_support::{Bench, Server, encode_fields, eventually, settings, target, ttl};
@@ -88,7 +88,7 @@ fn check_versions(server: &Server, last: &[u64]) {
 /// The ids of the engine's lanes.
 fn lanes(redis: &mut redis::Connection) -> Vec<u64> {
     let list: String = redis::cmd("CLIENT").arg("LIST").query(redis).unwrap();
-    let lanes = list.lines().filter(|line| line.contains("name=test:lane"));
+    let lanes = list.lines().filter(|line| line.contains("name=test/1:lane"));
     lanes
         .map(|line| {
             line.split_once("id=")
@@ -411,29 +411,50 @@ fn without_the_right_to_kill_what_was_in_flight_is_lost() {
 #[test]
 fn the_clients_of_an_earlier_engine_are_killed_before_anything_is_written() {
     let server = Server::start(&[]);
-    let mut redis = server.client();
-    let run_id = {
-        let info: String = redis::cmd("INFO").arg("server").query(&mut redis).unwrap();
-        info.lines()
-            .find_map(|line| line.strip_prefix("run_id:"))
-            .unwrap()
-            .trim()
-            .to_owned()
+    let named = |name: &str| {
+        let mut client = server.client();
+        let set = redis::cmd("CLIENT")
+            .arg("SETNAME")
+            .arg(name)
+            .query::<()>(&mut client);
+        set.unwrap();
+        client
     };
-    let mut earlier = server.client();
-    let id: u64 = redis::cmd("CLIENT").arg("ID").query(&mut earlier).unwrap();
-    let elsewhere = Client {
-        run_id: "another process".to_owned(),
-        id: 1,
-    };
-    let mut bench = Bench::start_after(
-        2,
-        settings(&server.url("")),
-        vec![Client { run_id, id }, elsewhere],
-    );
+    let earlier = [
+        "test/1:lane-0:me:x",
+        "test/2.1-dev:lane-7:me:y",
+        "test/1:control:me:x",
+    ];
+    let others = [
+        "test/1:lane-0:you:x",
+        "else/1:lane-0:me:x",
+        "test/1:lane-0:me",
+        "me",
+        "",
+    ];
+    let (earlier, others) = (earlier.map(named), others.map(named));
+    let mut bench = Bench::start(2, settings(&server.url("")));
     bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
-    assert!(redis::cmd("PING").query::<()>(&mut earlier).is_err());
-    assert!(redis::cmd("PING").query::<()>(&mut redis).is_ok());
+    for mut client in earlier {
+        assert!(redis::cmd("PING").query::<()>(&mut client).is_err());
+    }
+    for mut client in others {
+        assert!(redis::cmd("PING").query::<()>(&mut client).is_ok());
+    }
+    assert!(lost(&bench).is_empty());
+}
+
+#[test]
+fn who_may_not_see_earlier_clients_loses_everything_once() {
+    for forbidden in ["-client|list", "-client|setname"] {
+        let server = Server::start(&[]);
+        let mut redis = server.client();
+        let user = ["SETUSER", "u", "on", ">secret", "~*", "+@all", forbidden];
+        redis::cmd("ACL").arg(&user).query::<()>(&mut redis).unwrap();
+        let mut bench = Bench::start(1, settings(&server.url("&user=u&pass=secret")));
+        bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+        assert_eq!(lost(&bench), [None], "{forbidden}");
+    }
 }
 
 #[test]
@@ -489,7 +510,7 @@ fn a_purge_begins_again_on_another_connection() {
     };
     bench.send(Request::Purge(job));
     let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut redis).unwrap();
-    if let Some(control) = list.lines().find(|line| line.contains("name=test:control")) {
+    if let Some(control) = list.lines().find(|line| line.contains("name=test/1:control")) {
         let id = control
             .split_once("id=")
             .unwrap()

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::address::{Address, Secret};
 use super::chunk::{Chunk, HashFields, Ticket};
 use super::control::{Control, Errand};
-use super::event::{self, Client, Event, EventReader, Waker};
+use super::event::{self, Event, EventReader, Waker};
 use super::fault::Cause;
 use super::lane::{Lane, Queue};
 use super::shared::Shared;
@@ -29,13 +29,14 @@ const DRAIN_CHECK: Duration = Duration::from_millis(1);
 pub struct Setup {
     /// Connections for writes, at least 1; one more is opened for the control.
     pub lanes: usize,
-    /// What the connections are named after in Redis (`CLIENT LIST`), without spaces.
+    /// What the connections are named after in Redis (`CLIENT LIST`): program and version, as
+    /// `program/1.0`, without spaces and colons.
     pub name: String,
+    /// Whose connections they are, without spaces and colons. Those of another engine of this program and
+    /// owner are killed before anything is written: its commands might run later (rule 5).
+    pub owner: String,
     /// Takes stored hashes apart.
     pub hash_fields: HashFields,
-    /// Connections of an earlier engine that may not have ended: they are killed before anything is
-    /// written (rule 5). From its [`Event::Client`]s.
-    pub predecessors: Vec<Client>,
 }
 
 /// What may change while an engine runs.

@@ -76,8 +76,6 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// A lane has a new connection, through which nothing has been sent yet.
-    Client(Client),
     /// The answer to a ping.
     Pong {
         /// The ping's ticket.
@@ -124,6 +122,12 @@ pub enum LossReason {
         /// How often it was sent.
         attempts: u32,
     },
+    /// Redis did not tell which connections there are: an earlier engine's may be among them, and its
+    /// commands may run after newer ones.
+    Unlisted {
+        /// What Redis answered.
+        cause: Cause,
+    },
     /// A lost connection's client could not be killed, so its commands may run after newer ones.
     Unkillable {
         /// The id that Redis gave that client.
@@ -140,6 +144,9 @@ impl fmt::Display for LossReason {
             Self::Payload => f.write_str("a stored row could not be taken apart"),
             Self::Unsendable { attempts } => {
                 write!(f, "an operation lost its connection {attempts} times in a row")
+            }
+            Self::Unlisted { cause } => {
+                write!(f, "Redis does not say who else may still write: {cause}")
             }
             Self::Unkillable { client, cause } => {
                 write!(

@@ -10,6 +10,8 @@
 //!    Redis runs one command at a time, and drops what a killed client had buffered. That there is no
 //!    such client any more is as good. If Redis refuses, the mappings in flight are lost (rule 6).
 //!    Another process cannot run what the old one had buffered, and is announced, so that all is purged.
+//!    So it does, at its first connection, with what an earlier engine may have left (`CLIENT LIST` tells
+//!    by the name), one whose process was killed included.
 //! 3. Only then is the rest of the batch sent again, the last operation of each key alone.
 //!
 //! So at each moment one connection at most can run the commands of a key, and none that came after
@@ -91,11 +93,12 @@ pub(super) struct Lane {
     backoff: Backoff,
     /// Clients whose commands may still run.
     undead: Vec<Client>,
+    /// The server process in which no earlier engine's client is left.
+    swept: Option<String>,
 }
 
 impl Lane {
     pub fn new(shared: Rc<Shared>, queue: Rc<Queue>, number: usize) -> Self {
-        let undead = shared.setup.predecessors.clone();
         let role = format!("lane-{number}");
         Self {
             shared,
@@ -103,7 +106,8 @@ impl Lane {
             role,
             line: None,
             backoff: Backoff::default(),
-            undead,
+            undead: Vec::new(),
+            swept: None,
         }
     }
 
@@ -223,10 +227,9 @@ impl Lane {
                     continue;
                 }
             };
-            match self.bury(&mut line, in_flight).await {
+            match self.bury_all(&mut line, in_flight).await {
                 Ok(()) => {
                     self.queue.is_cut_off.set(false);
-                    self.shared.events.emit(Event::Client(line.client()));
                     self.line = Some(line);
                     self.shared.tell_working();
                     return;
@@ -236,7 +239,39 @@ impl Lane {
         }
     }
 
-    /// Kills the clients whose commands may still run.
+    async fn bury_all(&mut self, line: &mut Line, in_flight: &[u16]) -> Result<(), Cause> {
+        if self.swept.as_deref() != Some(&line.server.run_id) {
+            self.bury_predecessors(line).await?;
+            self.swept = Some(line.server.run_id.clone());
+        }
+        self.bury(line, in_flight).await
+    }
+
+    /// Kills the clients of earlier engines of the same owner: one whose process has died, however it
+    /// died, may have left commands on their way.
+    async fn bury_predecessors(&self, line: &mut Line) -> Result<(), Cause> {
+        let named = match line.clients().await? {
+            Ok(named) => named,
+            Err(cause) => {
+                let reason = LossReason::Unlisted { cause };
+                self.shared.events.emit(Event::Lost {
+                    mapping: None,
+                    reason,
+                });
+                return Ok(());
+            }
+        };
+        for (id, name) in named {
+            if self.shared.is_predecessor(&name)
+                && let Some(cause) = line.kill(id).await?
+            {
+                self.tell_unkillable(id, cause, &[]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills this lane's own clients whose commands may still run.
     async fn bury(&mut self, line: &mut Line, in_flight: &[u16]) -> Result<(), Cause> {
         while let Some(client) = self.undead.last() {
             if client.run_id == line.server.run_id

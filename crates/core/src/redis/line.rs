@@ -70,6 +70,8 @@ pub(super) struct Line {
     pub server: Arc<Server>,
     /// What Redis calls this connection.
     pub id: u64,
+    /// Why Redis does not know it by its name.
+    nameless: Option<Cause>,
     /// Under which settings it was opened, see `Shared::generation`.
     pub generation: u64,
     /// When it was opened.
@@ -113,6 +115,7 @@ impl Line {
             connection,
             server,
             id: 0,
+            nameless: None,
             generation,
             since: Instant::now(),
             timeout: settings.connect_timeout,
@@ -148,7 +151,9 @@ impl Line {
                 });
             }
         }
-        // A name is a courtesy to whoever reads CLIENT LIST: a user who may not set it does without.
+        if let Some(Value::ServerError(error)) = replies.get(3) {
+            self.nameless = Some(Cause::of_reply(error));
+        }
         Ok(())
     }
 
@@ -191,6 +196,24 @@ impl Line {
             Some(Value::ServerError(error)) => Some(Cause::of_reply(error)),
             _ => None,
         })
+    }
+
+    /// Ids and names of the server's clients, those without a name left out.
+    ///
+    /// # Errors
+    ///
+    /// The outer `Err` means that this connection is lost, the inner one that Redis refused that or the
+    /// name of this connection, and why: those of an earlier engine have none either then.
+    pub async fn clients(&mut self) -> Result<Result<Vec<(u64, String)>, Cause>, Cause> {
+        if let Some(cause) = &self.nameless {
+            return Ok(Err(cause.clone()));
+        }
+        let mut list = ::redis::pipe();
+        list.cmd("CLIENT").arg("LIST");
+        let replies = self.exchange(&list, 0).await?;
+        let expected = "text from CLIENT LIST";
+        let reply = replies.first().ok_or(Cause::Protocol { expected })?;
+        Ok(text(reply, expected).map(|text| text.lines().filter_map(id_and_name).collect()))
     }
 
     /// This connection as another one can kill it.
@@ -242,14 +265,23 @@ fn identity(replies: &[Value]) -> Result<Server, Cause> {
 }
 
 fn info_text(reply: &Value) -> Result<String, Cause> {
+    text(reply, "text from INFO")
+}
+
+fn text(reply: &Value, expected: &'static str) -> Result<String, Cause> {
     match reply {
         Value::BulkString(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
         Value::VerbatimString { text, .. } => Ok(text.clone()),
         Value::ServerError(error) => Err(Cause::of_reply(error)),
-        _ => Err(Cause::Protocol {
-            expected: "text from INFO",
-        }),
+        _ => Err(Cause::Protocol { expected }),
     }
+}
+
+/// Of a line of CLIENT LIST: `id=3 addr=… name=… …`, in which no value has a space.
+fn id_and_name(line: &str) -> Option<(u64, String)> {
+    let field = |name| line.split(' ').find_map(|field| field.strip_prefix(name));
+    let name = field("name=").filter(|name| !name.is_empty())?;
+    Some((field("id=")?.parse().ok()?, name.to_owned()))
 }
 
 fn info_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
@@ -264,6 +296,14 @@ mod tests {
 
     fn info(server: &str, replication: &str) -> Result<Server, Cause> {
         identity(&[server, replication].map(|text| Value::BulkString(text.as_bytes().to_vec())))
+    }
+
+    #[test]
+    fn a_client_is_told_by_its_id_and_name() {
+        let line = "id=12 addr=127.0.0.1:1 laddr=127.0.0.1:2 fd=8 name=a/1:lane-0 age=0 lib-name=a";
+        assert_eq!(id_and_name(line), Some((12, "a/1:lane-0".to_owned())));
+        assert_eq!(id_and_name("id=12 addr=127.0.0.1:1 name= age=0"), None);
+        assert_eq!(id_and_name(""), None);
     }
 
     #[test]

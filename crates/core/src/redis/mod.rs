@@ -41,5 +41,5 @@ mod shared;
 pub use address::{Address, AddressError, Place, Secret};
 pub use chunk::{Chunk, Expiry, HashFields, Target, Ticket};
 pub use engine::{Engine, EngineError, EngineHandle, Matcher, PurgeJob, Request, Settings, Setup};
-pub use event::{Client, Counts, Event, LossReason, PoolState, Server, Waker};
+pub use event::{Counts, Event, LossReason, PoolState, Server, Waker};
 pub use fault::{Cause, Fault};

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use deadpool_redis::Pool;
 use tokio::sync::Notify;
@@ -17,6 +18,8 @@ use super::line::{self, Line};
 
 pub(super) struct Shared {
     pub setup: Setup,
+    /// Tells this engine from others of its owner.
+    instance: String,
     pub events: Events,
     pub ledger: Ledger,
     /// Wakes whoever waits on a connection, when the settings or the server have changed.
@@ -39,6 +42,7 @@ impl Shared {
         let pool = line::pool(&settings, setup.lanes + 1)?;
         Ok(Self {
             setup,
+            instance: instance(),
             events,
             ledger: Ledger::default(),
             changed: Notify::new(),
@@ -70,7 +74,7 @@ impl Shared {
     pub async fn open(&self, role: &str) -> Result<Line, Cause> {
         let (settings, pool) = (self.settings.borrow().clone(), self.pool.borrow().clone());
         let generation = self.generation.get();
-        let name = format!("{}:{role}", self.setup.name);
+        let name = self.client_name(role);
         match Line::open(&pool, &settings, &name, generation).await {
             Ok(line) if generation != self.generation.get() => {
                 line.close();
@@ -87,6 +91,24 @@ impl Shared {
                 Err(cause)
             }
         }
+    }
+
+    fn client_name(&self, role: &str) -> String {
+        format!(
+            "{}:{role}:{}:{}",
+            self.setup.name, self.setup.owner, self.instance
+        )
+    }
+
+    /// Whether a client of this name belongs to another engine of this program, of whatever version, and
+    /// this owner.
+    pub fn is_predecessor(&self, name: &str) -> bool {
+        let program = |name: &str| name.split('/').next().map(str::to_owned);
+        let mut parts = name.rsplitn(3, ':');
+        let (instance, owner, rest) = (parts.next(), parts.next(), parts.next());
+        owner == Some(&self.setup.owner)
+            && instance != Some(&self.instance)
+            && rest.and_then(program) == program(&self.setup.name)
     }
 
     /// Closes a line for good, and tells why.
@@ -188,4 +210,10 @@ impl Shared {
             cause,
         }
     }
+}
+
+/// Another text for each engine: the time of its start, and the process.
+fn instance() -> String {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{:x}-{:x}", since.as_nanos(), std::process::id())
 }

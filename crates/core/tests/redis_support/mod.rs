@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pg_redis_cache_core::redis::{
-    Address, Chunk, Client, Engine, EngineHandle, Event, Expiry, Request, Settings, Setup, Target,
+    Address, Chunk, Engine, EngineHandle, Event, Expiry, Request, Settings, Setup, Target,
 };
 
 /// How long anything may take before a test fails. Nothing is asserted about less.
@@ -209,16 +209,12 @@ pub struct Bench {
 
 impl Bench {
     pub fn start(lanes: usize, settings: Settings) -> Self {
-        Self::start_after(lanes, settings, Vec::new())
-    }
-
-    pub fn start_after(lanes: usize, settings: Settings, predecessors: Vec<Client>) -> Self {
         let (wake, woken) = mpsc::channel();
         let setup = Setup {
             lanes,
-            name: "test".to_owned(),
+            name: "test/1".to_owned(),
+            owner: "me".to_owned(),
             hash_fields,
-            predecessors,
         };
         let waker = Box::new(move || wake.send(()).unwrap_or_default());
         let handle = Engine::start(setup, settings, waker).unwrap();
