@@ -18,16 +18,20 @@ mod load;
 mod pgserver;
 mod port;
 mod process;
+mod proxy;
 mod redisserver;
 mod row_oracle;
+mod trial;
 mod version_oracle;
 mod world;
 
 pub use installation::{Installation, installation, repository};
 pub use load::{Dice, Done, Load, MAPPINGS, STEADY, Shape};
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
+pub use proxy::Proxy;
 pub use redisserver::Redis;
 pub use row_oracle::{Comparison, Difference, Format, RowOracle};
+pub use trial::Trial;
 pub use version_oracle::{VersionOracle, Watched};
 pub use world::{World, WorldBuilder, literal};
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use postgres::Client;
+use postgres::{Client, NoTls};
 
 use crate::pgserver::{Postgres, PostgresBuilder};
+use crate::proxy::Proxy;
 use crate::redisserver::Redis;
 use crate::row_oracle::{Comparison, RowOracle};
 use crate::{Shutdown, eventually};
@@ -22,6 +23,7 @@ pub struct WorldBuilder {
     postgres: PostgresBuilder,
     redis_args: Vec<String>,
     database: Option<String>,
+    has_proxy: bool,
 }
 
 impl WorldBuilder {
@@ -54,13 +56,21 @@ impl WorldBuilder {
         self
     }
 
+    /// PostgreSQL reaches Redis by a [`Proxy`]; the tests' own connections do without it.
+    pub fn proxied(mut self) -> Self {
+        self.has_proxy = true;
+        self
+    }
+
     /// Starts Redis, then PostgreSQL, and creates the extension.
     pub fn start(self) -> World {
         let args: Vec<&str> = self.redis_args.iter().map(String::as_str).collect();
         let redis = Redis::start_with(&args);
         let database = self.database.unwrap_or_else(|| "postgres".to_owned());
         let postgres = self.postgres.conf("shared_preload_libraries", "pg_redis_cache");
-        let postgres = postgres.conf("pg_redis_cache.url", &redis.url());
+        let proxy = self.has_proxy.then(|| Proxy::to(&redis));
+        let url = proxy.as_ref().map_or_else(|| redis.url(), Proxy::url);
+        let postgres = postgres.conf("pg_redis_cache.url", &url);
         // For the function redis() of regress/helpers.sql; the extension does not know it.
         let postgres = postgres.conf("test.redis_port", &redis.port().to_string());
         let postgres = postgres.conf("pg_redis_cache.database", &database).start();
@@ -74,6 +84,7 @@ impl WorldBuilder {
         let world = World {
             postgres,
             redis,
+            proxy,
             database,
         };
         world.execute("CREATE EXTENSION pg_redis_cache");
@@ -88,6 +99,7 @@ pub struct World {
     pub postgres: Postgres,
     /// The server that it writes to.
     pub redis: Redis,
+    proxy: Option<Proxy>,
     database: String,
 }
 
@@ -105,6 +117,14 @@ impl World {
         world.set_mappings(mappings);
         world.wait();
         world
+    }
+
+    /// What lies between the two.
+    ///
+    /// # Panics
+    /// In a world that was not [`proxied`](WorldBuilder::proxied).
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("the world was made with a proxy")
     }
 
     /// The database that has the mapped tables.
@@ -171,6 +191,26 @@ impl World {
             row.expect("wait() can be called").get::<_, bool>(0),
             "redis_cache.wait('20s') gave up"
         );
+    }
+
+    /// The worker's process id, once it is connected to Redis.
+    ///
+    /// # Panics
+    /// If that takes longer than 20 s.
+    pub fn worker_pid(&self) -> u32 {
+        // A new session each time: a postmaster before 16 that gets SIGCHLD between unblocking signals and
+        // select() sleeps on, for up to a minute, unless somebody connects (postmaster.c, ServerLoop).
+        eventually("a worker", LIMIT, || {
+            let mut client = self
+                .postgres
+                .config()
+                .dbname(&self.database)
+                .connect(NoTls)
+                .ok()?;
+            let sql = "SELECT worker_pid FROM redis_cache.status WHERE connected";
+            let pid: i32 = client.query_one(sql, &[]).ok()?.get(0);
+            u32::try_from(pid).ok()
+        })
     }
 
     /// [`wait`](Self::wait)s, then compares Redis with the table.

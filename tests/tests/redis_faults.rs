@@ -6,47 +6,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{Load, Redis, Shape, Shutdown, VersionOracle, World, WorldBuilder, eventually};
+use pg_redis_cache_tests::{Load, Redis, Shape, Shutdown, Trial, World, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// A load on a world with short timeouts, so that a frozen Redis is noticed during the test.
-struct Trial {
-    world: World,
-    shape: Shape,
-    load: Load,
-}
-
-impl Trial {
-    fn begin(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> Trial {
-        let shape = Shape {
-            pause: Duration::from_millis(2),
-            ..Shape::default()
-        };
-        let world = Load::world(shape, |world| {
-            settings(
-                world
-                    .conf("pg_redis_cache.command_timeout", "300ms")
-                    .conf("pg_redis_cache.connect_timeout", "500ms"),
-            )
-        });
-        let load = Load::start(&world, shape);
-        load.goes_on(30);
-        Trial { world, shape, load }
-    }
-
-    fn watch(&self) -> VersionOracle {
-        Load::watch(&self.world, self.shape)
-    }
-
-    /// Ends the load; then Redis has to be in step.
-    fn end(self) -> World {
-        self.load.goes_on(30);
-        self.load.stop();
-        Load::assert_all_rows(&self.world);
-        self.world
-    }
-}
 
 /// What the extension has written into the server's log.
 fn log_lines(world: &World) -> Vec<String> {

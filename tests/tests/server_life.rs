@@ -6,56 +6,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{
-    Load, MAPPINGS, Redis, RowOracle, Shape, Shutdown, VersionOracle, World, WorldBuilder, eventually,
-};
+use pg_redis_cache_tests::{Load, MAPPINGS, Redis, RowOracle, Shape, Shutdown, Trial, World, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
-
-struct Trial {
-    world: World,
-    shape: Shape,
-    load: Load,
-}
-
-impl Trial {
-    fn begin(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> Trial {
-        let shape = Shape {
-            pause: Duration::from_millis(2),
-            ..Shape::default()
-        };
-        let world = Load::world(shape, |world| {
-            settings(world.conf("pg_redis_cache.command_timeout", "300ms"))
-        });
-        let load = Load::start(&world, shape);
-        load.goes_on(30);
-        Trial { world, shape, load }
-    }
-
-    fn watch(&self) -> VersionOracle {
-        Load::watch(&self.world, self.shape)
-    }
-
-    /// Ends the load; then Redis has to be in step.
-    fn end(self) -> World {
-        self.load.goes_on(30);
-        self.load.stop();
-        self.world.wait_until_active();
-        Load::assert_all_rows(&self.world);
-        self.world
-    }
-}
-
-fn worker_pid(world: &World) -> i32 {
-    // A new session each time: a postmaster before 16 that gets SIGCHLD between unblocking signals and select()
-    // sleeps on, for up to a minute, unless somebody connects (postmaster.c, ServerLoop).
-    eventually("a worker", SOON, || {
-        let row = world
-            .connect()
-            .query_one("SELECT worker_pid FROM redis_cache.status WHERE connected", &[]);
-        row.ok()?.get(0)
-    })
-}
 
 fn text(world: &World, sql: &str) -> String {
     let row = world.connect().query_one(sql, &[]);
@@ -85,11 +38,11 @@ fn the_worker_is_terminated_and_starts_again() {
     let trial = Trial::begin(|world| world);
     let oracle = trial.watch();
     for _ in 0..3 {
-        let pid = worker_pid(&trial.world);
+        let pid = trial.world.worker_pid();
         // Not with pg_terminate_backend(): that knows only processes with a database.
-        trial.world.postgres.signal(pid as u32, libc::SIGTERM);
+        trial.world.postgres.signal(pid, libc::SIGTERM);
         eventually("another worker", SOON, || {
-            (worker_pid(&trial.world) != pid).then_some(())
+            (trial.world.worker_pid() != pid).then_some(())
         });
         trial.load.goes_on(30);
     }
@@ -100,7 +53,7 @@ fn the_worker_is_terminated_and_starts_again() {
 #[test]
 fn the_worker_is_killed_and_the_server_recovers() {
     let trial = Trial::begin(|world| world);
-    let pid = worker_pid(&trial.world) as u32;
+    let pid = trial.world.worker_pid();
     plant(&trial.world.redis);
     trial.world.postgres.signal(pid, libc::SIGKILL);
     until_purged(&trial.world.redis);
