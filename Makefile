@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PG_CONFIG DESTDIR
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup install uninstall installcheck package test lint bench pg-regress fuzz demo demo-stop clean
+.PHONY: all help setup install uninstall installcheck package test lint bench pg-regress chaos fuzz demo demo-stop clean
 
 all: ## build the extension (release) into .build
 	@scripts/setup build
@@ -47,6 +47,10 @@ bench: ## measure, and write to bench/results
 pg-regress: ## PostgreSQL's own tests with every table tapped, compared with a run without the library
 	@scripts/setup build servers pg-regress
 	@scripts/pg-regress
+
+chaos: ## faults at random for CHAOS_SECONDS (600), judged after each; writes docs/CHAOS.md
+	@scripts/setup build servers
+	@scripts/chaos
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/setup build fuzz

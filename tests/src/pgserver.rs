@@ -295,6 +295,11 @@ impl Postgres {
             .find(|pid| process::title(*pid).contains(words))
     }
 
+    /// Whether that process of this server has not ended.
+    pub fn has_process(&self, pid: u32) -> bool {
+        process::children(self.pid()).contains(&pid) && process::is_running(pid)
+    }
+
     /// Sends a signal (`libc::SIGSTOP`, …) to a process of this server.
     pub fn signal(&self, pid: u32, signal: i32) {
         assert!(

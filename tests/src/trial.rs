@@ -16,19 +16,28 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Starts the servers and the load, and waits until it is under way.
-    pub fn begin(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> Trial {
-        let shape = Shape {
+    /// A load that leaves the machine time to notice faults.
+    pub fn shape() -> Shape {
+        Shape {
             pause: Duration::from_millis(2),
             ..Shape::default()
-        };
-        let world = Load::world(shape, |world| {
+        }
+    }
+
+    /// The servers, without the load.
+    pub fn world(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> World {
+        Load::world(Trial::shape(), |world| {
             settings(
                 world
                     .conf("pg_redis_cache.command_timeout", "300ms")
                     .conf("pg_redis_cache.connect_timeout", "500ms"),
             )
-        });
+        })
+    }
+
+    /// Starts the servers and the load, and waits until it is under way.
+    pub fn begin(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> Trial {
+        let (world, shape) = (Trial::world(settings), Trial::shape());
         let load = Load::start(&world, shape);
         load.goes_on(30);
         Trial { world, shape, load }
