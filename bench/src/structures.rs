@@ -127,7 +127,7 @@ fn small_transactions(section: &mut Section, rounds: usize) {
                 let mut sealed = buffer.seal(1, 1, |_| 0);
                 sealed.set_committed_at(0);
                 // SAFETY: no other thread reserves.
-                let reservation = unsafe { ring.reserve_locked(sealed.entry_len()) };
+                let reservation = unsafe { ring.reserve_locked(sealed.reservation_len()) };
                 assert!(reservation.is_ok_and(|reservation| sealed.publish(reservation)));
             }
         },

@@ -8,7 +8,7 @@ use crate::{compat, shared::Shared};
 
 /// What has to reach Redis for a transaction.
 pub struct Appended {
-    /// The position behind its entry, `None` if it has no entry.
+    /// The position behind its last entry, `None` if it has none.
     pub end: Option<u64>,
     /// The mappings that are purged for it.
     pub purges: MappingSet,
@@ -37,8 +37,8 @@ fn reserve(shared: Shared, sealed: &mut Sealed, xid: u64) -> Option<pg_redis_cac
     // What is not purged for a reason of its own has been too much, for the buffer or then for the ring.
     let before = *sealed.purges();
     loop {
+        let length = sealed.reservation_len();
         let held = shared.lock_ring();
-        let length = sealed.entry_len();
         let reservation = if length == 0 {
             None
         } else {

@@ -15,9 +15,9 @@
 //! Not here: which rows changed, the callbacks of PostgreSQL, the append itself.
 
 use super::{MAX_MAPPINGS, MappingSet};
-use crate::ring::Reservation;
-use crate::ring::batch::{Op, TransactionHeader, set_committed_at, set_op_count};
+use crate::ring::batch::{Op, Ops, TransactionHeader, set_committed_at, set_op_count};
 use crate::ring::oplog::{OpLog, Position};
+use crate::ring::{Reservation, Ring};
 
 /// PostgreSQL's nest level of a transaction that is in no subtransaction.
 pub const TOP_LEVEL: u32 = 1;
@@ -374,6 +374,37 @@ impl TransactionBuffer {
     }
 }
 
+/// How many bytes of a transaction's ops make an entry of the ring: the worker takes a large transaction in
+/// pieces, so that it needs no memory of that size itself. Each op stands for itself: nothing in the rules
+/// asks for the ops of a transaction to be taken together.
+const PART: usize = 256 * 1024;
+
+/// See [`Sealed::parts`].
+struct Parts<'a>(&'a [u8]);
+
+struct Part<'a> {
+    bytes: &'a [u8],
+    ops: u32,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let (mut len, mut ops) = (0, 0);
+        for op in Ops::new(self.0) {
+            len += op.encoded_len();
+            ops += 1;
+            if len >= PART {
+                break;
+            }
+        }
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        (ops > 0).then_some(Part { bytes, ops })
+    }
+}
+
 /// What a committed transaction sends: at most one op per key, in the ring's encoding, and the
 /// mappings that are to be purged for it.
 ///
@@ -392,12 +423,14 @@ impl Sealed {
         self.ops.is_empty() && self.purges.is_empty()
     }
 
-    /// Bytes of the ring's entry; 0 if there is no op and hence no entry.
-    pub fn entry_len(&self) -> usize {
+    /// Bytes to reserve in the ring; 0 if there is no op and hence no entry.
+    pub fn reservation_len(&self) -> usize {
         if self.ops.is_empty() {
             0
-        } else {
+        } else if self.ops.len_bytes() <= PART {
             self.header.len() + self.ops.len_bytes()
+        } else {
+            Ring::reservation_len(self.parts().map(|part| self.header.len() + part.bytes.len()))
         }
     }
 
@@ -406,15 +439,25 @@ impl Sealed {
         set_committed_at(&mut self.header, micros);
     }
 
-    /// The entry, in two parts.
-    pub fn parts(&self) -> [&[u8]; 2] {
-        [&self.header, self.ops.as_bytes()]
+    /// The ops, [`PART`] bytes and an op at a time.
+    fn parts(&self) -> Parts<'_> {
+        Parts(self.ops.as_bytes())
     }
 
-    /// Writes the entry into a reservation of [`Sealed::entry_len`] bytes and publishes it. False
-    /// if it went out empty because the length was another.
-    pub fn publish(&self, mut reservation: Reservation) -> bool {
-        self.parts().into_iter().for_each(|part| reservation.write(part));
+    /// Writes the ops into a reservation of [`Sealed::reservation_len`] bytes and publishes them, all at
+    /// once. False if they went out as one empty entry because the length was another.
+    pub fn publish(&mut self, mut reservation: Reservation) -> bool {
+        let mut header = std::mem::take(&mut self.header);
+        let mut is_first = true;
+        for part in self.parts() {
+            if !std::mem::take(&mut is_first) {
+                reservation.end_entry();
+            }
+            set_op_count(&mut header, part.ops);
+            reservation.write(&header);
+            reservation.write(part.bytes);
+        }
+        self.header = header;
         reservation.publish()
     }
 
@@ -453,7 +496,6 @@ impl Sealed {
         self.purges.union(mappings);
         self.touched.subtract(mappings);
         self.ops.remove([], |mapping| mappings.contains(mapping));
-        set_op_count(&mut self.header, self.ops.count());
     }
 
     fn drop_ops(&mut self) {

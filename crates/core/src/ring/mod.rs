@@ -12,6 +12,8 @@
 //! - the consumer sees an entry whole or not at all, and stops at the first unpublished one;
 //! - room is used again only after [`Ring::release`], so a worker that is restarted reads from
 //!   [`Ring::tail`] whatever had not been acknowledged (rule 6);
+//! - a reservation may become several entries in a row ([`Reservation::end_entry`]), which the consumer
+//!   sees all at once and can release one by one;
 //! - an entry whose producer gave up half-way is published with no bytes instead of holding up
 //!   everything behind it. No valid entry is empty: the worker must take one for an unknown loss.
 //!
@@ -23,7 +25,7 @@ pub mod oplog;
 pub mod pace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::alloc::{Layout, LayoutError};
 use std::fmt;
@@ -181,6 +183,12 @@ impl Ring {
         self.head().saturating_sub(tail)
     }
 
+    /// What to reserve for several entries of these lengths in a row, in bytes.
+    pub fn reservation_len(lens: impl Iterator<Item = usize>) -> usize {
+        let sizes = lens.fold(0u64, |sum, len| sum.saturating_add(Self::entry_size(len)));
+        usize::try_from(sizes.saturating_sub(ENTRY_HEADER as u64)).unwrap_or(usize::MAX)
+    }
+
     /// What an entry of `len` bytes takes: header and padding included.
     pub fn entry_size(len: usize) -> u64 {
         let bytes = (ENTRY_HEADER as u64).saturating_add(len as u64);
@@ -231,6 +239,8 @@ impl Ring {
             pos: head,
             len: len as u32,
             written: 0,
+            entry: 0,
+            first: None,
         })
     }
 
@@ -321,7 +331,7 @@ fn split_word(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 
-/// Room for one entry, to be written and published outside the ring's lock.
+/// Room for one entry, or for several in a row, to be written and published outside the ring's lock.
 ///
 /// Dropped without [`Reservation::publish`], or published with another number of bytes than was
 /// reserved, the entry is published empty, so that nothing behind it is held up for ever.
@@ -330,7 +340,12 @@ pub struct Reservation {
     ring: Ring,
     pos: u64,
     len: u32,
+    /// Bytes behind the first header that are written, later headers and padding included.
     written: usize,
+    /// Where the entry begins that is being written, counted in the same way.
+    entry: usize,
+    /// The length of the first entry, once it has ended and there is another one.
+    first: Option<u32>,
 }
 
 impl Reservation {
@@ -365,26 +380,51 @@ impl Reservation {
         }
     }
 
-    /// Hands the entry to the consumer. False if it was not filled exactly, and so went out empty.
-    pub fn publish(self) -> bool {
-        let whole = self.written == self.len as usize;
-        if whole {
-            // Without the Drop, which would mark it abandoned; there is nothing in it to free.
-            std::mem::ManuallyDrop::new(self).mark(READY);
+    /// Ends an entry and begins another one behind it. Nothing is published yet: the header in front of the
+    /// first one holds the consumer up.
+    pub fn end_entry(&mut self) {
+        self.close_entry();
+        self.entry = self.written.next_multiple_of(ENTRY_HEADER) + ENTRY_HEADER;
+        self.written = self.entry;
+    }
+
+    /// Notes the length of the entry that has been written, in its header, but for the first one.
+    fn close_entry(&mut self) {
+        let len = self.written.saturating_sub(self.entry) as u32;
+        if self.entry == 0 {
+            self.first = Some(len);
+        } else if self.written <= self.len as usize {
+            // Relaxed: the consumer comes here by way of the first header, whose Release orders both.
+            self.ring
+                .entry_header(self.pos + self.entry as u64)
+                .store(entry_word(len, READY), Ordering::Relaxed);
         }
-        whole
+    }
+
+    /// Hands the entry, or all of them, to the consumer. False if it was not filled exactly, and so went out empty.
+    pub fn publish(mut self) -> bool {
+        self.close_entry();
+        let is_whole = self.written.next_multiple_of(ENTRY_HEADER)
+            == (self.len as usize).next_multiple_of(ENTRY_HEADER)
+            && (self.entry > 0 || self.written == self.len as usize);
+        if is_whole {
+            let len = self.first.unwrap_or(self.len);
+            // Without the Drop, which would mark it abandoned; there is nothing in it to free.
+            std::mem::ManuallyDrop::new(self).mark(len, READY);
+        }
+        is_whole
     }
 
     /// Release, against the Acquire of `read`: the bytes first, then the state.
-    fn mark(&self, state: u32) {
+    fn mark(&self, len: u32, state: u32) {
         self.ring
             .entry_header(self.pos)
-            .store(entry_word(self.len, state), Ordering::Release);
+            .store(entry_word(len, state), Ordering::Release);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.mark(ABANDONED);
+        self.mark(self.len, ABANDONED);
     }
 }

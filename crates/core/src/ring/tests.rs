@@ -5,14 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 /// A ring on the heap, whose fresh memory is full of what an earlier life left there.
-struct OnHeap {
+pub(crate) struct OnHeap {
     mem: *mut u8,
     layout: Layout,
     ring: Ring,
 }
 
 impl OnHeap {
-    fn new(capacity: usize) -> OnHeap {
+    pub(crate) fn new(capacity: usize) -> OnHeap {
         let layout = Ring::layout(capacity).unwrap();
         // SAFETY: the layout is not empty.
         let mem = unsafe { std::alloc::alloc(layout) };
@@ -257,6 +257,59 @@ fn producers_on_several_threads_lose_nothing_and_keep_their_order() {
             }
         }
     });
+}
+
+#[test]
+fn several_entries_of_one_reservation_appear_at_once_and_are_released_one_by_one() {
+    let parts: [&[u8]; 4] = [b"the first", b"", b"12345678", b"last"];
+    let ring = OnHeap::new(128);
+    // Every place at which the ring may wrap.
+    for lap in 0..20 {
+        let (mut pos, start) = (ring.head(), ring.head());
+        let len = Ring::reservation_len(parts.iter().map(|part| part.len()));
+        // SAFETY: no other thread reserves.
+        let mut reservation = unsafe { ring.reserve_locked(len) }.unwrap();
+        for (n, part) in parts.iter().enumerate() {
+            if n > 0 {
+                reservation.end_entry();
+            }
+            reservation.write(part);
+            assert_eq!(read_one(&ring, &mut pos), None);
+        }
+        let end = reservation.end();
+        assert!(reservation.publish());
+        for part in parts {
+            assert_eq!(read_one(&ring, &mut pos).as_deref(), Some(part), "lap {lap}");
+            ring.release(pos);
+            assert_eq!(ring.tail(), pos);
+        }
+        assert_eq!((pos, ring.used()), (end, 0));
+        assert_eq!(pos - start, Ring::entry_size(len));
+        append(&ring, b"shifts the next lap by 24").unwrap();
+        ring.reset();
+    }
+}
+
+#[test]
+fn several_entries_that_are_not_filled_exactly_come_out_as_one_empty_one() {
+    let ring = OnHeap::new(128);
+    let len = Ring::reservation_len([8, 8].into_iter());
+    for written in [[8, 0].as_slice(), &[8, 8, 0], &[8, 40], &[200, 8]] {
+        let mut pos = ring.head();
+        // SAFETY: no other thread reserves.
+        let mut reservation = unsafe { ring.reserve_locked(len) }.unwrap();
+        for (n, bytes) in written.iter().enumerate() {
+            if n > 0 {
+                reservation.end_entry();
+            }
+            reservation.write(&vec![1; *bytes]);
+        }
+        let end = reservation.end();
+        assert!(!reservation.publish());
+        assert_eq!(read_one(&ring, &mut pos).as_deref(), Some([].as_slice()));
+        assert_eq!(pos, end);
+        ring.release(pos);
+    }
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ring::batch::{Entry, Kind, decode};
+use crate::ring::tests::OnHeap;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -23,34 +24,49 @@ fn del(buffer: &mut TransactionBuffer, nest: u32, mapping: u16, key: &str) {
 
 type Plain = BTreeMap<(u16, String), Option<String>>;
 
-/// What the worker would read of it.
-fn sent(sealed: &Sealed) -> Plain {
-    let bytes = sealed.parts().concat();
-    if bytes.is_empty() || sealed.entry_len() == 0 {
-        return Plain::new();
+/// The entries that it makes.
+fn entries(sealed: &mut Sealed) -> Vec<Vec<u8>> {
+    let len = sealed.reservation_len();
+    if len == 0 {
+        return Vec::new();
     }
-    assert_eq!(bytes.len(), sealed.entry_len());
-    let Ok(Entry::Transaction(read)) = decode(&bytes) else {
-        panic!("{:?}", decode(&bytes))
-    };
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let ring = OnHeap::new(len + 64);
+    // SAFETY: no other thread reserves.
+    let reservation = unsafe { ring.reserve_locked(len) }.unwrap();
+    assert!(sealed.publish(reservation));
+    let (mut entries, mut entry, mut pos) = (Vec::new(), Vec::new(), 0);
+    while let Some(next) = ring.read(pos, &mut entry) {
+        entries.push(entry.clone());
+        pos = next;
+    }
+    entries
+}
+
+/// What the worker would read of it.
+fn sent(sealed: &mut Sealed) -> Plain {
     let mut plain = Plain::new();
-    for op in read.ops() {
-        assert!(read.epoch_of(op.mapping).is_some());
-        let value = (op.kind == Kind::Set).then(|| text(op.value));
-        assert_eq!(
-            plain.insert((op.mapping, text(op.key)), value),
-            None,
-            "one op per key"
-        );
+    for entry in entries(sealed) {
+        let Ok(Entry::Transaction(read)) = decode(&entry) else {
+            panic!("{:?}", decode(&entry))
+        };
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        for op in read.ops() {
+            assert!(read.epoch_of(op.mapping).is_some());
+            let value = (op.kind == Kind::Set).then(|| text(op.value));
+            assert_eq!(
+                plain.insert((op.mapping, text(op.key)), value),
+                None,
+                "one op per key"
+            );
+        }
     }
     plain
 }
 
 fn seal(buffer: &mut TransactionBuffer) -> (Plain, Vec<u16>) {
-    let sealed = buffer.seal(7, 3, |mapping| u64::from(mapping) + 100);
+    let mut sealed = buffer.seal(7, 3, |mapping| u64::from(mapping) + 100);
     assert!(buffer.is_empty() && buffer.len_bytes() == 0);
-    (sent(&sealed), sealed.purges().iter().collect())
+    (sent(&mut sealed), sealed.purges().iter().collect())
 }
 
 fn plain<const N: usize>(ops: [(u16, &str, Option<&str>); N]) -> Plain {
@@ -68,15 +84,15 @@ fn a_commit_sends_the_last_op_of_each_key_with_its_epochs() {
     set(&mut buffer, 1, 1, "a", "2");
     let mut sealed = buffer.seal(7, 3, |mapping| u64::from(mapping) + 100);
     sealed.set_committed_at(99);
-    let bytes = sealed.parts().concat();
-    let Ok(Entry::Transaction(read)) = decode(&bytes) else {
+    let entries = entries(&mut sealed);
+    let Ok(Entry::Transaction(read)) = decode(&entries[0]) else {
         panic!()
     };
     assert_eq!((read.xid, read.s, read.committed_at_us), (7, 3, 99));
     assert_eq!(read.epochs().collect::<Vec<_>>(), [(1, 101), (2, 102)]);
     assert_eq!(sealed.touched().iter().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(
-        sent(&sealed),
+        sent(&mut sealed),
         plain([(1, "a", Some("2")), (2, "a", Some("other")), (1, "b", None)])
     );
 }
@@ -227,16 +243,42 @@ fn what_the_ring_refuses_goes_down_the_ladder_too() {
     buffer.purge(1, 3);
     let mut sealed = buffer.seal(7, 3, |_| 0);
     assert!(sealed.to_deletes());
-    assert_eq!(sent(&sealed), plain([(1, "a", None), (2, "b", None)]));
+    assert_eq!(sent(&mut sealed), plain([(1, "a", None), (2, "b", None)]));
     assert!(!sealed.to_deletes());
     let mut only_one = MappingSet::EMPTY;
     only_one.insert(1);
     sealed.purge(&only_one);
-    assert_eq!(sent(&sealed), plain([(2, "b", None)]));
+    assert_eq!(sent(&mut sealed), plain([(2, "b", None)]));
     sealed.give_up();
-    assert_eq!((sealed.entry_len(), sealed.is_empty()), (0, false));
+    assert_eq!((sealed.reservation_len(), sealed.is_empty()), (0, false));
     assert_eq!(sealed.purges().iter().collect::<Vec<_>>(), [1, 2, 3]);
     assert!(sealed.touched().is_empty());
+}
+
+#[test]
+fn a_large_transaction_goes_in_entries_of_limited_size() {
+    let mut buffer = TransactionBuffer::new(64 << 20);
+    let mut expected = Plain::new();
+    for n in 0..20_000 {
+        // Every now and then one that is larger than an entry is meant to be.
+        let length = if n % 5000 == 7 { PART + 1 } else { n % 90 };
+        let (key, value) = (n.to_string(), "x".repeat(length));
+        set(&mut buffer, 1, (n % 3) as u16, &key, &value);
+        expected.insert(((n % 3) as u16, key), Some(value));
+    }
+    let mut sealed = buffer.seal(7, 3, |mapping| u64::from(mapping) + 100);
+    sealed.set_committed_at(99);
+    let entries = entries(&mut sealed);
+    assert!(entries.len() > 6, "{}", entries.len());
+    for entry in &entries {
+        assert!(entry.len() < 2 * PART + 200, "{}", entry.len());
+        let Ok(Entry::Transaction(read)) = decode(entry) else {
+            panic!()
+        };
+        assert_eq!((read.xid, read.s, read.committed_at_us), (7, 3, 99));
+        assert_eq!(read.epochs().collect::<Vec<_>>(), [(0, 100), (1, 101), (2, 102)]);
+    }
+    assert_eq!(sent(&mut sealed), expected);
 }
 
 /// What a backend may do; keys and mappings are few, so that everything meets.
