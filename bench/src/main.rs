@@ -21,6 +21,7 @@ mod plot;
 mod report;
 mod stats;
 mod structures;
+mod synchronous;
 mod throughput;
 
 use std::path::PathBuf;
@@ -78,6 +79,11 @@ const PARTS: &[Part] = &[
         name: "lag",
         usual: true,
         measure: lag::measure,
+    },
+    Part {
+        name: "synchronous",
+        usual: true,
+        measure: synchronous::measure,
     },
     Part {
         name: "worker",
