@@ -290,6 +290,28 @@ fn info_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
+/// What the fuzz target `resp` runs: everything that reads answers, on answers made of these bytes.
+#[cfg(fuzzing)]
+pub fn read_answers(mut bytes: &[u8]) {
+    let (mut parser, mut replies) = (::redis::Parser::new(), Vec::new());
+    while replies.len() < 8
+        && let Ok(reply) = parser.parse_value(&mut bytes)
+    {
+        replies.push(reply);
+    }
+    for reply in &replies {
+        if let Ok(text) = text(reply, "text") {
+            text.lines().filter_map(id_and_name).for_each(drop);
+        }
+        if let Value::ServerError(error) = reply {
+            let verdict = super::reply::Verdict::of(error);
+            assert!(!format!("{verdict:?}{}", Cause::of_reply(error)).is_empty());
+        }
+    }
+    // Whether it is a server's identity or not is no matter here.
+    let _ = identity(&replies);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

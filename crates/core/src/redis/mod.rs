@@ -43,3 +43,5 @@ pub use chunk::{Chunk, Expiry, HashFields, Target, Ticket};
 pub use engine::{Engine, EngineError, EngineHandle, Matcher, PurgeJob, Request, Settings, Setup};
 pub use event::{Counts, Event, LossReason, PoolState, Server, Waker};
 pub use fault::{Cause, Fault};
+#[cfg(fuzzing)]
+pub use line::read_answers;
