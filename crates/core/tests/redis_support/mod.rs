@@ -213,12 +213,22 @@ impl Bench {
     }
 
     pub fn start_after(lanes: usize, settings: Settings, predecessors: Vec<Client>) -> Self {
+        Self::start_with(lanes, settings, predecessors, None)
+    }
+
+    pub fn start_with(
+        lanes: usize,
+        settings: Settings,
+        predecessors: Vec<Client>,
+        marker: Option<&[u8]>,
+    ) -> Self {
         let (wake, woken) = mpsc::channel();
         let setup = Setup {
             lanes,
             name: "test".to_owned(),
             hash_fields,
             predecessors,
+            marker: marker.map(<[u8]>::to_vec),
         };
         let waker = Box::new(move || wake.send(()).unwrap_or_default());
         let handle = Engine::start(setup, settings, waker).unwrap();
