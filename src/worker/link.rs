@@ -16,7 +16,7 @@ use pg_redis_cache_core::{
 };
 use pgrx::pg_sys;
 
-use super::Worker;
+use super::{Worker, marker};
 use crate::{compat, gucs};
 
 /// The settings that the connections were made with.
@@ -117,6 +117,7 @@ impl Worker {
             name: format!("pg_redis_cache/{}", env!("CARGO_PKG_VERSION")),
             hash_fields,
             predecessors: self.shared.clients(),
+            marker: Some(marker::key()),
         };
         let waker = self.wait_set.waker();
         match with_signals_blocked(|| Engine::start(setup, settings, waker)) {

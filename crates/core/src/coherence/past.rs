@@ -359,10 +359,7 @@ mod tests {
         for next_xid in [past().next_xid - 1, past().next_xid + 1, 740] {
             let then = past().next_xid;
             let moved = Stop { next_xid, ..stop() };
-            assert_eq!(
-                check(moved),
-                Err(Unknown::Transactions { then, now: next_xid })
-            );
+            assert_eq!(check(moved), Err(Unknown::Transactions { then, now: next_xid }));
         }
         assert_eq!(past().check_stop(&stop(), "0.2.0"), Err(Unknown::Versions));
     }
