@@ -84,6 +84,7 @@ fn assert_kept(world: &World, keys: usize) {
 
 fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
+    let _ = std::fs::remove_file(to);
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
     assert!(copied.expect("cp can be run").success());
 }
@@ -321,9 +322,38 @@ fn a_cold_backup_that_is_restored_purges() {
     assert_purged(&world);
 }
 
+/// Both halves of the document, and then pg_control alone says that it is of another time.
+#[test]
+fn a_marker_that_is_put_back_after_a_crash_is_not_believed() {
+    let mut world = world();
+    world.postgres.stop(Shutdown::Fast);
+    let file = marker_file(&world);
+    let aside = file.with_file_name("aside");
+    copy(&file, &aside);
+    let key = own_keys(&world.redis, "marker").pop().expect("a marker");
+    world.postgres.start_again();
+    settled(&world);
+    world.execute("UPDATE doc SET version = version + 1");
+    world.wait();
+    world.postgres.crash();
+    copy(&aside, &file);
+    let document = std::fs::read(&file).expect("the file is there");
+    redis::cmd("SET")
+        .arg(&key)
+        .arg(document)
+        .exec(&mut world.redis())
+        .expect("Redis takes the marker");
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
 #[test]
 fn two_histories_with_as_many_transactions_are_told_apart() {
     let mut world = world();
+    let here = world.redis.url();
+    let there = format!("{}1", here.trim_end_matches('0'));
+    let url = |url: &str| format!("pg_redis_cache.url = '{url}'\n");
     let data = world.postgres.data_dir().to_owned();
     let backup = data.with_file_name("backup");
     world.postgres.stop(Shutdown::Fast);
@@ -339,16 +369,18 @@ fn two_histories_with_as_many_transactions_are_told_apart() {
     let one = next(&world);
     world.postgres.stop(Shutdown::Fast);
     plant(&world.redis);
-    // The other history runs without the library.
+    // The other history runs with another database of the same Redis.
     copy(&backup, &data);
-    world.postgres.append_conf("shared_preload_libraries = ''\n");
+    world.postgres.append_conf(&url(&there));
     world.postgres.start_again();
+    settled(&world);
     world.execute("UPDATE doc SET version = version + 1000");
     assert_eq!(one, next(&world));
-    world
-        .postgres
-        .append_conf("shared_preload_libraries = 'pg_redis_cache'\n");
-    world.restart_postgres(Shutdown::Fast);
+    world.wait();
+    world.postgres.stop(Shutdown::Fast);
+    assert!(has_marker(&world.redis) && marker_file(&world).exists());
+    world.postgres.append_conf(&url(&here));
+    world.postgres.start_again();
     assert_purged(&world);
 }
 

@@ -203,7 +203,7 @@ impl Line {
     pub async fn note(&mut self, note: &Note) -> Result<Option<Cause>, Cause> {
         let mut command = ::redis::pipe();
         match (&note.value, note.expiry) {
-            (None, _) => command.cmd("DEL").arg(&note.key),
+            (None, _) => command.cmd("UNLINK").arg(&note.key),
             (Some(value), Expiry::Never) => command.cmd("SET").arg(&note.key).arg(value),
             (Some(value), Expiry::Milliseconds(time)) => {
                 let command = command.cmd("SET").arg(&note.key).arg(value);
@@ -225,7 +225,7 @@ impl Line {
     /// The marker may still be there: nothing must be written to this server.
     pub async fn take_marker(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let mut take = ::redis::pipe();
-        take.cmd("GET").arg(key).cmd("DEL").arg(key);
+        take.cmd("GET").arg(key).cmd("UNLINK").arg(key);
         let replies = self.exchange(&take, 0).await?;
         if let Some(Value::ServerError(error)) = replies.get(1) {
             return match Verdict::of(error) {
