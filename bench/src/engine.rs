@@ -157,6 +157,7 @@ impl Running {
             owner: "bench".to_owned(),
             // No hash is ever sent.
             hash_fields: |_, _| None,
+            marker: None,
         };
         let settings = Settings {
             address: Address::parse(&redis.url()).expect("the url is well formed"),

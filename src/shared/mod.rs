@@ -161,6 +161,16 @@ impl Shared {
         self.control().resolve_wanted.swap(false, Ordering::AcqRel)
     }
 
+    /// The mappings that were active at a clean stop have their places (rule 8). Called in the postmaster.
+    pub fn set_prepared(&self) {
+        self.control().prepared.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so and no worker has asked before.
+    pub fn take_prepared(&self) -> bool {
+        self.control().prepared.swap(false, Ordering::AcqRel)
+    }
+
     /// Makes this process the one that appends wake. Called by the worker.
     pub fn register_worker(&self) {
         // SAFETY: a plain integer of this process.

@@ -1,5 +1,5 @@
 //! What the engine reports.
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use pg_redis_cache_core::{
     coherence::Reason,
@@ -58,7 +58,11 @@ impl Worker {
                 self.note_error(&fault.to_string());
                 self.purge_failed(mapping);
             }
-            Event::Connected { server, changed } => self.came_up(&server, changed),
+            Event::Connected {
+                server,
+                changed,
+                marker,
+            } => self.came_up(server, changed, marker.as_deref()),
             Event::Disconnected { fault } => self.went_away(&fault),
             Event::Refusing { fault } => {
                 self.refusing = true;
@@ -68,6 +72,10 @@ impl Worker {
                 if let Some(asker) = self.feed.asker(ticket) {
                     self.answer(asker, round_trip.map_or(-1, |time| time.as_micros() as i64));
                 }
+            }
+            Event::Noted { ticket, result } => {
+                self.noted = Some((ticket, result.is_ok()));
+                self.beaten(ticket, result.err().map(|fault| fault.to_string()).as_deref());
             }
             Event::Pool(pool) => self.note_pool(pool),
             Event::Stopped { .. } => self.engine_ended = true,
@@ -94,8 +102,8 @@ impl Worker {
     }
 
     /// Rule 8: another server, or the same one started again, is an unknown past.
-    fn came_up(&mut self, server: &Server, changed: bool) {
-        if changed {
+    fn came_up(&mut self, server: Arc<Server>, changed: bool, marker: Option<&[u8]>) {
+        if changed && !self.settle_past(&server, marker) {
             self.lose_everything(Reason::Server);
             self.lossy.clear();
         }
@@ -109,6 +117,7 @@ impl Worker {
         } else if changed {
             pgrx::log!("pg_redis_cache: connected to Redis {}", server.version);
         }
+        self.server = Some(server);
     }
 
     fn went_away(&mut self, fault: &Fault) {

@@ -16,7 +16,7 @@ use pg_redis_cache_core::{
 };
 use pgrx::pg_sys;
 
-use super::Worker;
+use super::{Worker, marker};
 use crate::{compat, gucs};
 
 /// The settings that the connections were made with.
@@ -118,6 +118,7 @@ impl Worker {
             // SAFETY: from pg_control, which the postmaster has read.
             owner: unsafe { pg_sys::GetSystemIdentifier() }.to_string(),
             hash_fields,
+            marker: Some(marker::key()),
         };
         let waker = self.wait_set.waker();
         match with_signals_blocked(|| Engine::start(setup, settings, waker)) {

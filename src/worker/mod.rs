@@ -9,20 +9,23 @@
 mod config;
 mod events;
 mod feed;
+mod heartbeat;
 mod link;
+mod marker;
 mod purges;
 mod resolver;
 
 use std::{
     collections::{HashMap, HashSet},
     ffi::{CStr, c_char},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use pg_redis_cache_core::{
     coherence::Reason,
     config::Mapping,
-    redis::{EngineHandle, Event, Expiry, Request},
+    redis::{EngineHandle, Event, Expiry, Request, Server, Ticket},
     ring::pace::Pace,
 };
 use pgrx::{pg_guard, pg_sys};
@@ -42,6 +45,7 @@ pub fn init() {
     worker.bgw_restart_time = 1;
     // SAFETY: called while libraries are preloaded; the server copies the description.
     unsafe { pg_sys::RegisterBackgroundWorker(&raw mut worker) };
+    marker::init();
 }
 
 /// A description with the names filled in.
@@ -78,6 +82,15 @@ struct Worker {
     purges: purges::Purges,
     resolvers: resolver::Resolvers,
     connected: bool,
+    /// The server that was reached last.
+    server: Option<Arc<Server>>,
+    /// What this start may know of the past, until Redis is reached (rule 8). No purge is sent meanwhile.
+    past: Option<marker::Claim>,
+    heartbeat: heartbeat::Heartbeat,
+    /// The last ticket of a note.
+    tickets: Ticket,
+    /// The note that was answered last, and whether Redis has done it.
+    noted: Option<(Ticket, bool)>,
     /// What was last logged of the connection.
     trouble: Option<String>,
     /// Mappings whose losses have been logged, until something of theirs is stored again.
@@ -116,6 +129,11 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         purges: purges::Purges::default(),
         resolvers: resolver::Resolvers::default(),
         connected: false,
+        server: None,
+        past: None,
+        heartbeat: heartbeat::Heartbeat::default(),
+        tickets: 0,
+        noted: None,
         trouble: None,
         lossy: HashSet::new(),
         pace: Pace::new(Instant::now()),
@@ -133,16 +151,21 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
 }
 
 impl Worker {
-    /// Rule 8: what happened before is unknown, so everything is purged.
+    /// Rule 8: what happened before is unknown, and everything is purged, unless the marker may tell.
     fn begin(&mut self) {
-        let first = self.shared.generation() == 0;
-        if first {
-            self.shared.ring().reset();
-            self.feed = feed::Feed::new(self.shared);
-        } else {
-            self.lose_everything(Reason::Start);
+        self.past = marker::claim(self.shared);
+        marker::remove_file();
+        if self.past.is_none() {
+            let first = self.shared.generation() == 0;
+            if first {
+                self.shared.ring().reset();
+                self.feed = feed::Feed::new(self.shared);
+            } else {
+                self.lose_everything(Reason::Start);
+            }
         }
         self.apply_list();
+        self.resolvers.want_all();
         self.connect();
     }
 
@@ -167,6 +190,7 @@ impl Worker {
         let fed = self.feed_engine();
         self.start_purges();
         self.start_resolvers();
+        self.beat();
         events || fed
     }
 
@@ -194,14 +218,13 @@ impl Worker {
         self.connect();
     }
 
-    /// Writes what is still in the ring, within `shutdown_timeout`, and ends the engine.
+    /// Writes what is still in the ring, within `shutdown_timeout`, leaves the marker if rule 8 allows, and ends the
+    /// engine.
     fn stop(&mut self) {
         let deadline = Instant::now() + gucs::shutdown_timeout();
-        while self.connected && Instant::now() < deadline && !self.feed.is_drained(self.shared) {
-            if !self.work() {
-                self.wait_set.wait(Duration::from_millis(10));
-            }
-        }
+        let rest = self.drain(deadline);
+        self.end_heartbeat(deadline);
+        let marked = rest.is_some_and(|next_xid| self.leave_marker(next_xid, deadline));
         let Some(engine) = self.engine.take() else { return };
         engine.send(Request::Shutdown {
             within: deadline.saturating_duration_since(Instant::now()),
@@ -215,6 +238,9 @@ impl Worker {
         }
         if let Err(error) = engine.join() {
             pgrx::log!("pg_redis_cache: {error}");
+        }
+        if marked {
+            self.withdraw_if_lost();
         }
     }
 

@@ -85,6 +85,9 @@ impl Worker {
 
     /// Brings every purge that is due one step further.
     pub(super) fn start_purges(&mut self) {
+        if self.past.is_some() {
+            return; // which of them are needed is found out when Redis is reached
+        }
         for mapping in self.shared.occupied() {
             let state = self.purges.0.entry(mapping).or_default();
             match state.stage {

@@ -298,6 +298,7 @@ fn a_restarted_server_is_announced_before_anything_it_answered_is_acknowledged()
         if let Event::Connected {
             server,
             changed: true,
+            ..
         } = event
         {
             assert!(!processes.contains(&server.run_id), "announced twice");

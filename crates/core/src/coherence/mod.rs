@@ -13,8 +13,9 @@
 //! 6. Nothing is lost silently. [`mappings`]; [`tally`] finds out what was not captured.
 //! 7. A purge is a barrier. [`mappings`] says when one is due; the waiting and deleting are the
 //!    worker's.
+//! 8. An unknown past is purged. [`past`] says whether it is known.
 //!
-//! (5, lanes, is kept in [`crate::redis`]; 8 to 10 in the extension.)
+//! (5, lanes, is kept in [`crate::redis`]; 9 and 10 in the extension.)
 //!
 //! `model` searches small histories exhaustively with the very code of this module, and shows for
 //! each condition the history that breaks without it.
@@ -26,6 +27,7 @@ pub mod commits;
 pub mod hints;
 pub mod lag;
 pub mod mappings;
+pub mod past;
 pub mod reason;
 pub mod replies;
 pub mod slots;

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::backoff::Backoff;
 use super::chunk::Ticket;
-use super::engine::PurgeJob;
+use super::engine::{Note, PurgeJob};
 use super::event::Event;
 use super::fault::Cause;
 use super::line::Line;
@@ -24,6 +24,7 @@ const WATCH: Duration = Duration::from_secs(1);
 pub(super) enum Errand {
     Ping(Ticket),
     Purge(PurgeJob),
+    Note(Note),
 }
 
 pub(super) struct Control {
@@ -71,12 +72,12 @@ impl Control {
                     Some(errand) = self.errands.recv() => match errand {
                         Errand::Purge(job) => self.purges.push_back(Purge::new(job)),
                         Errand::Ping(ticket) => {
-                            let cause = Cause::Io {
-                                kind: std::io::ErrorKind::NotConnected,
-                                text: "not connected".to_owned(),
-                            };
-                            let round_trip = Err(shared.fault(cause));
+                            let round_trip = Err(shared.fault(not_connected()));
                             shared.events.emit(Event::Pong { ticket, round_trip });
+                        }
+                        Errand::Note(note) => {
+                            let result = Err(shared.fault(not_connected()));
+                            shared.events.emit(Event::Noted { ticket: note.ticket, result });
                         }
                     },
                 }
@@ -138,14 +139,22 @@ impl Control {
                 self.shared.events.emit(Event::Pong { ticket, round_trip });
                 result.map(|_| ())
             }
+            Errand::Note(note) => {
+                let result = line.note(&note).await;
+                let told = result.clone().and_then(|refused| refused.map_or(Ok(()), Err));
+                self.shared.events.emit(Event::Noted {
+                    ticket: note.ticket,
+                    result: told.map_err(|cause| self.shared.fault(cause)),
+                });
+                result.map(|_| ())
+            }
         }
     }
 
     async fn watch(&mut self, line: &mut Line) -> Result<(), Cause> {
         line.server = line.identify().await?;
         self.backoff.reset();
-        self.shared.identified(&line.server);
-        Ok(())
+        self.shared.meet(line).await
     }
 
     /// Takes a step of the oldest purge.
@@ -179,5 +188,12 @@ impl Control {
         self.purges.pop_front();
         self.shared.events.emit(event);
         Ok(())
+    }
+}
+
+fn not_connected() -> Cause {
+    Cause::Io {
+        kind: std::io::ErrorKind::NotConnected,
+        text: "not connected".to_owned(),
     }
 }

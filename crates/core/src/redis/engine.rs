@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
 use super::address::{Address, Secret};
-use super::chunk::{Chunk, HashFields, Ticket};
+use super::chunk::{Chunk, Expiry, HashFields, Ticket};
 use super::control::{Control, Errand};
 use super::event::{self, Event, EventReader, Waker};
 use super::fault::Cause;
@@ -37,6 +37,10 @@ pub struct Setup {
     pub owner: String,
     /// Takes stored hashes apart.
     pub hash_fields: HashFields,
+    /// The key of the marker that an earlier life of the worker may have left (rule 8). It is read and deleted
+    /// on each server that is new to the engine, before anything else is sent there; see
+    /// [`Event::Connected`].
+    pub marker: Option<Vec<u8>>,
 }
 
 /// What may change while an engine runs.
@@ -64,6 +68,8 @@ pub enum Request {
         /// Comes back in [`Event::Pong`].
         ticket: Ticket,
     },
+    /// Store or delete a key of the worker's own.
+    Note(Note),
     /// Drop all connections and open new ones. What is not acknowledged is sent again, under the rules
     /// for lost connections.
     Reconfigure(Settings),
@@ -73,6 +79,20 @@ pub enum Request {
         /// The longest to take.
         within: Duration,
     },
+}
+
+/// A key of the worker's own, beside what the mappings store. It goes over the control connection, in no order
+/// with what the lanes write, and is tried once.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Comes back in [`Event::Noted`].
+    pub ticket: Ticket,
+    /// The key.
+    pub key: Vec<u8>,
+    /// A string to store there; `None` to delete the key.
+    pub value: Option<Vec<u8>>,
+    /// How long Redis keeps it.
+    pub expiry: Expiry,
 }
 
 /// Whether a key is a mapping's own.
@@ -258,6 +278,7 @@ impl Router {
                 Request::Write(chunk) => self.write(chunk),
                 Request::Purge(job) => self.send_errand(Errand::Purge(job)),
                 Request::Ping { ticket } => self.send_errand(Errand::Ping(ticket)),
+                Request::Note(note) => self.send_errand(Errand::Note(note)),
                 Request::Reconfigure(settings) => self.shared.reconfigure(settings),
                 Request::Shutdown { within } => return self.drain(Instant::now() + within).await,
             }

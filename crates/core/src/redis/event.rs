@@ -64,6 +64,8 @@ pub enum Event {
         /// nothing is known about its keys, so purge every mapping (rule 8). Comes before any
         /// acknowledgement of what that server answered.
         changed: bool,
+        /// With `changed`: the marker that was found there, and is deleted (rule 8).
+        marker: Option<Vec<u8>>,
     },
     /// A connection is lost or cannot be had. Once for each kind of trouble until the next `Connected`.
     Disconnected {
@@ -82,6 +84,13 @@ pub enum Event {
         ticket: Ticket,
         /// How long Redis took to answer, or why it did not.
         round_trip: Result<Duration, Fault>,
+    },
+    /// What became of a [`Request::Note`](super::Request::Note). After an error it may be done, later too.
+    Noted {
+        /// The note's ticket.
+        ticket: Ticket,
+        /// Whether Redis has done it, or why that is not known.
+        result: Result<(), Fault>,
     },
     /// The connection pool has changed.
     Pool(PoolState),

@@ -9,9 +9,11 @@ use ::redis::{RedisConnectionInfo, RedisResult, Value};
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 
 use super::address::Endpoint;
-use super::engine::Settings;
+use super::chunk::Expiry;
+use super::engine::{Note, Settings};
 use super::event::{Client, Server};
 use super::fault::Cause;
+use super::reply::Verdict;
 
 /// How fast a batch may at least be expected to be sent, in bytes per second: one larger than this has
 /// that much longer to be answered than `command_timeout`.
@@ -214,6 +216,50 @@ impl Line {
         let expected = "text from CLIENT LIST";
         let reply = replies.first().ok_or(Cause::Protocol { expected })?;
         Ok(text(reply, expected).map(|text| text.lines().filter_map(id_and_name).collect()))
+    }
+
+    /// Stores or deletes a key of the worker's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::kill`].
+    pub async fn note(&mut self, note: &Note) -> Result<Option<Cause>, Cause> {
+        let mut command = ::redis::pipe();
+        match (&note.value, note.expiry) {
+            (None, _) => command.cmd("UNLINK").arg(&note.key),
+            (Some(value), Expiry::Never) => command.cmd("SET").arg(&note.key).arg(value),
+            (Some(value), Expiry::Milliseconds(time)) => {
+                let command = command.cmd("SET").arg(&note.key).arg(value);
+                command.arg("PX").arg(time.get())
+            }
+        };
+        let replies = self.exchange(&command, 0).await?;
+        Ok(match replies.first() {
+            Some(Value::ServerError(error)) => Some(Cause::of_reply(error)),
+            _ => None,
+        })
+    }
+
+    /// Reads and deletes the marker (rule 8). Where Redis refuses both for good (an ACL without that key) none
+    /// can have been written, and none is found.
+    ///
+    /// # Errors
+    ///
+    /// The marker may still be there: nothing must be written to this server.
+    pub async fn take_marker(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let mut take = ::redis::pipe();
+        take.cmd("GET").arg(key).cmd("UNLINK").arg(key);
+        let replies = self.exchange(&take, 0).await?;
+        if let Some(Value::ServerError(error)) = replies.get(1) {
+            return match Verdict::of(error) {
+                Verdict::Later(cause) | Verdict::Fatal(cause) => Err(cause),
+                _ => Ok(None),
+            };
+        }
+        Ok(match replies.into_iter().next() {
+            Some(Value::BulkString(marker)) => Some(marker),
+            _ => None,
+        })
     }
 
     /// This connection as another one can kill it.

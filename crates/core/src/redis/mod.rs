@@ -13,7 +13,8 @@
 //! - Chunks are acknowledged in the order in which they were sent, each after all its operations have
 //!   been answered by Redis, or been declared lost by an earlier [`Event::Lost`].
 //! - Another server behind the address is announced ([`Event::Connected`] with `changed`) before
-//!   anything that it answered is acknowledged.
+//!   anything that it answered is acknowledged, and before anything is written there the marker that an
+//!   earlier life may have left is gone (rule 8).
 //! - No text that leaves this module contains a password, a key or a value.
 //!
 //! What does not: nothing here bounds the memory of what is queued; the sender does, by what has not
@@ -40,7 +41,7 @@ mod shared;
 
 pub use address::{Address, AddressError, Place, Secret};
 pub use chunk::{Chunk, Expiry, HashFields, Target, Ticket};
-pub use engine::{Engine, EngineError, EngineHandle, Matcher, PurgeJob, Request, Settings, Setup};
+pub use engine::{Engine, EngineError, EngineHandle, Matcher, Note, PurgeJob, Request, Settings, Setup};
 pub use event::{Counts, Event, LossReason, PoolState, Server, Waker};
 pub use fault::{Cause, Fault};
 #[cfg(fuzzing)]

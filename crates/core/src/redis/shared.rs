@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use deadpool_redis::Pool;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::engine::{Settings, Setup};
 use super::event::{Event, Events, PoolState, Server};
@@ -29,6 +29,10 @@ pub(super) struct Shared {
     /// Counts the settings that there have been: a line opened under older ones is out of date.
     generation: Cell<u64>,
     server: RefCell<Option<Arc<Server>>>,
+    /// The settings' generation under which that server's marker was taken.
+    marker_taken: Cell<Option<u64>>,
+    /// Held by whoever takes a marker: the first line to a server takes it, the others then know the server.
+    taking_marker: Mutex<()>,
     /// Lines that are open, of the lanes and the control.
     open: Cell<usize>,
     /// The trouble that the reader of the events was told last, until all lines are open again.
@@ -50,6 +54,8 @@ impl Shared {
             pool: RefCell::new(pool),
             generation: Cell::new(0),
             server: RefCell::new(None),
+            marker_taken: Cell::new(None),
+            taking_marker: Mutex::new(()),
             open: Cell::new(0),
             trouble: RefCell::new(None),
             refusing: Cell::new(false),
@@ -75,19 +81,26 @@ impl Shared {
         let (settings, pool) = (self.settings.borrow().clone(), self.pool.borrow().clone());
         let generation = self.generation.get();
         let name = self.client_name(role);
-        match Line::open(&pool, &settings, &name, generation).await {
-            Ok(line) if generation != self.generation.get() => {
-                line.close();
-                Err(Cause::Reconfigured)
-            }
+        let opened = match Line::open(&pool, &settings, &name, generation).await {
+            Ok(mut line) => match self.meet(&mut line).await {
+                Ok(()) => Ok(line),
+                Err(cause) => {
+                    line.close();
+                    Err(cause)
+                }
+            },
+            Err(cause) => Err(cause),
+        };
+        match opened {
             Ok(line) => {
-                self.identified(&line.server);
                 self.open.set(self.open.get() + 1);
                 self.tell_pool();
                 Ok(line)
             }
             Err(cause) => {
-                self.tell_trouble(cause.clone());
+                if cause != Cause::Reconfigured {
+                    self.tell_trouble(cause.clone());
+                }
                 Err(cause)
             }
         }
@@ -136,21 +149,53 @@ impl Shared {
                 .is_some_and(|known| known.run_id == server.run_id)
     }
 
-    /// Compares who answered with who did before (rule 8).
-    pub fn identified(&self, server: &Arc<Server>) {
-        let changed = self.server.borrow().as_ref().is_none_or(|known| {
-            known.run_id != server.run_id || known.replication_id != server.replication_id
-        });
-        if changed {
-            self.server.replace(Some(server.clone()));
+    /// Compares who answers at the end of this line with who did before (rule 8). Before anything is sent to a
+    /// server that is new, or under new settings (its database may be another one), its marker is taken.
+    ///
+    /// # Errors
+    ///
+    /// The marker may still be there, or the settings have changed: close the line.
+    pub async fn meet(&self, line: &mut Line) -> Result<(), Cause> {
+        if line.generation != self.generation.get() {
+            return Err(Cause::Reconfigured);
+        }
+        if self.has_met(line) {
+            return Ok(());
+        }
+        let _turn = self.taking_marker.lock().await;
+        if self.has_met(line) {
+            return Ok(());
+        }
+        let marker = match &self.setup.marker {
+            Some(key) => line.take_marker(key).await?,
+            None => None,
+        };
+        if line.generation != self.generation.get() {
+            return Err(Cause::Reconfigured);
+        }
+        self.marker_taken.set(Some(line.generation));
+        if !self.is_known(&line.server) {
+            self.server.replace(Some(line.server.clone()));
             // Another process may be told from a first one only by its trouble being over.
             self.trouble.replace(None);
             self.events.emit(Event::Connected {
-                server: server.clone(),
-                changed,
+                server: line.server.clone(),
+                changed: true,
+                marker,
             });
             self.changed.notify_waiters();
         }
+        Ok(())
+    }
+
+    fn has_met(&self, line: &Line) -> bool {
+        self.marker_taken.get() == Some(line.generation) && self.is_known(&line.server)
+    }
+
+    fn is_known(&self, server: &Server) -> bool {
+        self.server.borrow().as_ref().is_some_and(|known| {
+            known.run_id == server.run_id && known.replication_id == server.replication_id
+        })
     }
 
     /// Something went through this line: the trouble is over once all lines are open.
@@ -164,6 +209,7 @@ impl Shared {
             self.events.emit(Event::Connected {
                 server,
                 changed: false,
+                marker: None,
             });
         }
     }

@@ -209,12 +209,17 @@ pub struct Bench {
 
 impl Bench {
     pub fn start(lanes: usize, settings: Settings) -> Self {
+        Self::start_with(lanes, settings, None)
+    }
+
+    pub fn start_with(lanes: usize, settings: Settings, marker: Option<&[u8]>) -> Self {
         let (wake, woken) = mpsc::channel();
         let setup = Setup {
             lanes,
             name: "test/1".to_owned(),
             owner: "me".to_owned(),
             hash_fields,
+            marker: marker.map(<[u8]>::to_vec),
         };
         let waker = Box::new(move || wake.send(()).unwrap_or_default());
         let handle = Engine::start(setup, settings, waker).unwrap();

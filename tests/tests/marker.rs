@@ -1,0 +1,747 @@
+//! Rule 8: a clean restart keeps what is cached, and an unknown past is purged. The heartbeat.
+//!
+//! While the server is down a key is planted that no row has: a purge takes it, and nothing else does. Where rows
+//! change unseen, what was cached of them would be stale, too.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use pg_redis_cache_tests::{Redis, RowOracle, Shutdown, World, WorldBuilder, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+const SCHEMA: &str = "CREATE TABLE doc (id int PRIMARY KEY, version bigint NOT NULL); \
+                      INSERT INTO doc SELECT i, 0 FROM generate_series(1, 20) i";
+const MAPPING: &str = "doc:{id} => SELECT version FROM doc";
+const PLANTED: &str = "doc:987654";
+
+fn oracle() -> RowOracle {
+    RowOracle::hash("doc:{id}", "doc", &["version"])
+}
+
+fn world_with(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> World {
+    // Nothing but the tests takes transaction ids.
+    let quiet = World::builder().conf("autovacuum", "off");
+    let world = settings(quiet.conf("pg_redis_cache.refill_interval", "0")).start();
+    world.execute(SCHEMA);
+    world.set_mappings(MAPPING);
+    world.wait();
+    world.execute("UPDATE doc SET version = version + 1");
+    assert_eq!(world.assert_rows(&oracle()).keys, 20);
+    world
+}
+
+fn world() -> World {
+    world_with(|world| world)
+}
+
+fn plant(redis: &Redis) {
+    redis.cli(&["HSET", PLANTED, "version", "-1"]);
+}
+
+fn is_planted(redis: &Redis) -> bool {
+    redis.cli(&["EXISTS", PLANTED]) == "(integer) 1"
+}
+
+fn own_keys(redis: &Redis, what: &str) -> Vec<String> {
+    let found = redis.cli(&["--scan", "--pattern", &format!("pg_redis_cache:{what}:*")]);
+    let found = found.lines().map(|line| line.trim_matches('"').to_owned());
+    found.filter(|line| !line.is_empty()).collect()
+}
+
+fn has_marker(redis: &Redis) -> bool {
+    !own_keys(redis, "marker").is_empty()
+}
+
+fn marker_file(world: &World) -> std::path::PathBuf {
+    world.postgres.data_dir().join("pg_stat/pg_redis_cache.marker")
+}
+
+/// The server runs, and has come to know what it can know of the past.
+fn settled(world: &World) {
+    world.wait_until_active();
+    world.wait();
+}
+
+/// What was planted has been purged, and what is cached is right, now and after further changes.
+fn assert_purged(world: &World) {
+    settled(world);
+    assert!(!is_planted(&world.redis), "the planted key is still there");
+    world.assert_rows(&oracle());
+    world.execute("UPDATE doc SET version = version + 1 WHERE id <= 15");
+    world.assert_rows(&oracle());
+}
+
+/// What was planted is still there, and so is everything else.
+fn assert_kept(world: &World, keys: usize) {
+    settled(world);
+    assert!(is_planted(&world.redis), "what was cached has been purged");
+    world.redis.cli(&["DEL", PLANTED]);
+    assert_eq!(world.assert_rows(&oracle()).keys, keys);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let _ = std::fs::remove_file(to);
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.expect("cp can be run").success());
+}
+
+#[test]
+fn a_clean_restart_keeps_what_is_cached() {
+    let mut world = world();
+    for how in [Shutdown::Fast, Shutdown::Smart, Shutdown::Fast] {
+        world.execute("UPDATE doc SET version = version + 1; DELETE FROM doc WHERE id = 20");
+        world.postgres.stop(how);
+        assert!(has_marker(&world.redis));
+        assert!(own_keys(&world.redis, "alive").is_empty());
+        plant(&world.redis);
+        world.postgres.start_again();
+        assert_kept(&world, 19);
+        assert!(!has_marker(&world.redis));
+        assert!(!marker_file(&world).exists());
+        world.execute("UPDATE doc SET version = version + 1 WHERE id % 2 = 0; DELETE FROM doc WHERE id = 1");
+        assert_eq!(world.assert_rows(&oracle()).keys, 18);
+        world.execute("INSERT INTO doc VALUES (1, 7); SELECT * FROM doc WHERE id = 1");
+        world
+            .connect()
+            .query("SELECT * FROM doc WHERE id = 1", &[])
+            .unwrap();
+        assert_eq!(world.assert_rows(&oracle()).keys, 19);
+    }
+    let purges = world
+        .connect()
+        .query_one("SELECT purges FROM redis_cache.stats", &[]);
+    assert_eq!(purges.unwrap().get::<_, i64>(0), 0);
+}
+
+#[test]
+fn what_is_changed_before_redis_is_reached_is_not_missed() {
+    let mut world = world();
+    for round in 0..3 {
+        world.postgres.stop(Shutdown::Fast);
+        plant(&world.redis);
+        world.redis.freeze();
+        world.postgres.start_again();
+        let mut client = world.connect();
+        client
+            .batch_execute(
+                "UPDATE doc SET version = version + 1 WHERE id < 10; DELETE FROM doc WHERE id = 10",
+            )
+            .unwrap();
+        client.query("SELECT * FROM doc WHERE id = 3", &[]).unwrap();
+        world.redis.thaw();
+        assert_kept(&world, 19);
+        if round == 0 {
+            world.execute("DELETE FROM doc WHERE id = 10");
+        }
+        world.execute("INSERT INTO doc VALUES (10, 5); UPDATE doc SET version = version + 1");
+        assert_eq!(world.assert_rows(&oracle()).keys, 20);
+    }
+}
+
+#[test]
+fn sessions_that_write_at_once_do_not_empty_the_cache() {
+    let mut world = world();
+    for _ in 0..3 {
+        world.postgres.stop(Shutdown::Fast);
+        plant(&world.redis);
+        world.postgres.start_again();
+        let writers: Vec<_> = (1..=4)
+            .map(|id| {
+                let mut client = world.connect();
+                std::thread::spawn(move || {
+                    for _ in 0..50 {
+                        let sql = format!("UPDATE doc SET version = version + 1 WHERE id = {id}");
+                        client.batch_execute(&sql).unwrap();
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        assert_kept(&world, 20);
+    }
+}
+
+#[test]
+fn a_session_that_changes_rows_at_the_stop_leaves_nothing_stale() {
+    let mut world = world();
+    for round in 0..4 {
+        let threads: Vec<_> = (1..=3)
+            .map(|id| {
+                let mut client = world.connect();
+                std::thread::spawn(move || {
+                    let sql = format!("UPDATE doc SET version = version + 1 WHERE id % 3 + 1 = {id}");
+                    while client.batch_execute(&sql).is_ok() {}
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(100));
+        world.postgres.stop(Shutdown::Fast);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        world.postgres.start_again();
+        settled(&world);
+        assert_eq!(world.assert_rows(&oracle()).keys, 20, "round {round}");
+    }
+}
+
+#[test]
+fn an_immediate_stop_and_a_crash_purge() {
+    let mut world = world();
+    world.postgres.stop(Shutdown::Immediate);
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_purged(&world);
+    world.postgres.crash();
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_purged(&world);
+    // A marker from before the crash is of no use.
+    world.restart_postgres(Shutdown::Fast);
+    settled(&world);
+    world.postgres.crash();
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+#[test]
+fn a_backend_that_is_killed_purges_though_the_start_was_clean() {
+    let mut world = world();
+    world.restart_postgres(Shutdown::Fast);
+    settled(&world);
+    plant(&world.redis);
+    let mut victim = world.connect();
+    let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    world.postgres.signal(pid as u32, libc::SIGKILL);
+    eventually("the planted key to be purged", SOON, || {
+        (!is_planted(&world.redis)).then_some(())
+    });
+    eventually("the server to have recovered", SOON, || {
+        world.postgres.config().connect(postgres::NoTls).ok().map(drop)
+    });
+    assert_purged(&world);
+}
+
+#[test]
+fn a_worker_that_is_terminated_leaves_nothing_that_is_believed() {
+    let mut world = world();
+    world.restart_postgres(Shutdown::Fast);
+    settled(&world);
+    plant(&world.redis);
+    let worker = world.postgres.child("pg_redis_cache").expect("the worker runs");
+    world.postgres.signal(worker, libc::SIGTERM);
+    eventually("another worker to purge", SOON, || {
+        (!is_planted(&world.redis)).then_some(())
+    });
+    assert!(!has_marker(&world.redis));
+    assert_purged(&world);
+}
+
+#[test]
+fn a_run_without_the_library_purges() {
+    let mut world = world();
+    for sql in [
+        "UPDATE doc SET version = version + 1 WHERE id = 2; DELETE FROM doc WHERE id = 3",
+        "ALTER TABLE doc ALTER version TYPE text",
+    ] {
+        world.postgres.append_conf("shared_preload_libraries = ''\n");
+        world.restart_postgres(Shutdown::Fast);
+        assert!(has_marker(&world.redis));
+        world.execute(sql);
+        world
+            .postgres
+            .append_conf("shared_preload_libraries = 'pg_redis_cache'\n");
+        world.postgres.stop(Shutdown::Fast);
+        plant(&world.redis);
+        world.postgres.start_again();
+        settled(&world);
+        assert!(!is_planted(&world.redis));
+        world.assert_rows(&oracle());
+        world.execute("UPDATE doc SET version = '5'");
+        world.assert_rows(&oracle());
+    }
+}
+
+#[test]
+fn a_run_without_the_library_that_changes_nothing_keeps_what_is_cached() {
+    let mut world = world();
+    world.postgres.append_conf("shared_preload_libraries = ''\n");
+    world.restart_postgres(Shutdown::Fast);
+    world.connect().query("SELECT * FROM doc", &[]).unwrap();
+    world
+        .postgres
+        .append_conf("shared_preload_libraries = 'pg_redis_cache'\n");
+    world.postgres.stop(Shutdown::Fast);
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_kept(&world, 20);
+}
+
+#[test]
+fn a_run_with_another_redis_purges() {
+    let mut world = world();
+    let other = Redis::start();
+    let (here, there) = (world.redis.url(), other.url());
+    let url = |url: &str| format!("pg_redis_cache.url = '{url}'\n");
+    for change in [true, false] {
+        world.postgres.stop(Shutdown::Fast);
+        world.postgres.append_conf(&url(&there));
+        plant(&world.redis);
+        world.postgres.start_again();
+        settled(&world);
+        if change {
+            world.execute("UPDATE doc SET version = version + 1 WHERE id = 2");
+            world.wait();
+        }
+        world.postgres.stop(Shutdown::Fast);
+        assert!(has_marker(&world.redis) && has_marker(&other));
+        world.postgres.append_conf(&url(&here));
+        world.postgres.start_again();
+        assert_purged(&world);
+    }
+}
+
+#[test]
+fn a_cold_backup_that_is_restored_purges() {
+    let mut world = world();
+    let data = world.postgres.data_dir().to_owned();
+    let backup = data.with_file_name("backup");
+    world.postgres.stop(Shutdown::Fast);
+    copy(&data, &backup);
+    world.postgres.start_again();
+    settled(&world);
+    world.execute("UPDATE doc SET version = version + 100");
+    world.wait();
+    world.postgres.stop(Shutdown::Fast);
+    plant(&world.redis);
+    copy(&backup, &data);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+/// Both halves of the document, and then pg_control alone says that it is of another time.
+#[test]
+fn a_marker_that_is_put_back_after_a_crash_is_not_believed() {
+    let mut world = world();
+    world.postgres.stop(Shutdown::Fast);
+    let file = marker_file(&world);
+    let aside = file.with_file_name("aside");
+    copy(&file, &aside);
+    let key = own_keys(&world.redis, "marker").pop().expect("a marker");
+    world.postgres.start_again();
+    settled(&world);
+    world.execute("UPDATE doc SET version = version + 1");
+    world.wait();
+    world.postgres.crash();
+    copy(&aside, &file);
+    let document = std::fs::read(&file).expect("the file is there");
+    redis::cmd("SET")
+        .arg(&key)
+        .arg(document)
+        .exec(&mut world.redis())
+        .expect("Redis takes the marker");
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+#[test]
+fn two_histories_with_as_many_transactions_are_told_apart() {
+    let mut world = world();
+    let here = world.redis.url();
+    let there = format!("{}1", here.trim_end_matches('0'));
+    let url = |url: &str| format!("pg_redis_cache.url = '{url}'\n");
+    let data = world.postgres.data_dir().to_owned();
+    let backup = data.with_file_name("backup");
+    world.postgres.stop(Shutdown::Fast);
+    copy(&data, &backup);
+    world.postgres.start_again();
+    settled(&world);
+    world.execute("UPDATE doc SET version = version + 100");
+    world.wait();
+    let next = |world: &World| -> String {
+        let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+        world.connect().query_one(sql, &[]).unwrap().get(0)
+    };
+    let one = next(&world);
+    world.postgres.stop(Shutdown::Fast);
+    plant(&world.redis);
+    // The other history runs with another database of the same Redis.
+    copy(&backup, &data);
+    world.postgres.append_conf(&url(&there));
+    world.postgres.start_again();
+    settled(&world);
+    world.execute("UPDATE doc SET version = version + 1000");
+    assert_eq!(one, next(&world));
+    world.wait();
+    world.postgres.stop(Shutdown::Fast);
+    assert!(has_marker(&world.redis) && marker_file(&world).exists());
+    world.postgres.append_conf(&url(&here));
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+#[test]
+fn a_redis_that_was_restarted_purges() {
+    let mut world = world_with(|world| world.redis_args(&["--save", "3600 1"]));
+    world.postgres.stop(Shutdown::Fast);
+    plant(&world.redis);
+    world.redis.stop();
+    world.redis.start_again();
+    assert!(is_planted(&world.redis) && has_marker(&world.redis));
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+#[test]
+fn an_old_dump_of_redis_purges() {
+    let mut world = world();
+    world.postgres.stop(Shutdown::Fast);
+    plant(&world.redis);
+    assert_eq!(world.redis.cli(&["SAVE"]), "OK");
+    let (dump, kept) = (
+        world.redis.folder().join("dump.rdb"),
+        world.redis.folder().join("kept.rdb"),
+    );
+    std::fs::copy(&dump, &kept).unwrap();
+    world.postgres.start_again();
+    assert_kept(&world, 20);
+    world.execute("UPDATE doc SET version = version + 1");
+    world.wait();
+    for how in [Shutdown::Fast, Shutdown::Immediate] {
+        world.postgres.stop(how);
+        world.redis.kill();
+        std::fs::copy(&kept, &dump).unwrap();
+        world.redis.start_again();
+        assert!(is_planted(&world.redis) && has_marker(&world.redis));
+        world.postgres.start_again();
+        assert_purged(&world);
+    }
+}
+
+#[test]
+fn a_redis_that_is_restarted_with_old_data_while_the_server_runs_purges() {
+    let mut world = world();
+    plant(&world.redis);
+    assert_eq!(world.redis.cli(&["SAVE"]), "OK");
+    world.execute("UPDATE doc SET version = version + 1");
+    world.wait();
+    world.redis.kill();
+    world.redis.start_again();
+    eventually("the planted key to be purged", SOON, || {
+        (!is_planted(&world.redis)).then_some(())
+    });
+    assert_purged(&world);
+}
+
+fn until_replicated(master: &Redis, replica: &Redis) {
+    eventually("the replica to be in step", SOON, || {
+        let info = replica.cli(&["--raw", "INFO", "replication"]);
+        let same = |pattern: &str| {
+            let keys = |redis: &Redis| redis.cli(&["--scan", "--pattern", pattern]).lines().count();
+            keys(master) == keys(replica)
+        };
+        (info.contains("master_link_status:up") && same("doc:*") && same("pg_redis_cache:*")).then_some(())
+    });
+}
+
+#[test]
+fn a_replica_of_redis_that_is_promoted_purges() {
+    let mut world = world();
+    let mut other = Redis::start();
+    let port = world.redis.port().to_string();
+    assert_eq!(other.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    until_replicated(&world.redis, &other);
+    // While the server runs.
+    plant(&world.redis);
+    until_replicated(&world.redis, &other);
+    assert_eq!(other.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    world.execute("UPDATE doc SET version = version + 1 WHERE id = 4");
+    world.wait();
+    world.postgres.set_conf("pg_redis_cache.url", &other.url());
+    std::mem::swap(&mut world.redis, &mut other);
+    eventually("the planted key to be purged", SOON, || {
+        (!is_planted(&world.redis)).then_some(())
+    });
+    assert_purged(&world);
+    // While the server is down: the replica has the marker, too.
+    let port = world.redis.port().to_string();
+    assert_eq!(other.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    world.wait();
+    world.postgres.stop(Shutdown::Fast);
+    plant(&world.redis);
+    until_replicated(&world.redis, &other);
+    assert!(is_planted(&other) && has_marker(&other));
+    assert_eq!(other.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    world
+        .postgres
+        .append_conf(&format!("pg_redis_cache.url = '{}'\n", other.url()));
+    std::mem::swap(&mut world.redis, &mut other);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+/// A session of psql that stays open.
+struct Session(Child);
+
+impl Session {
+    fn start(world: &World, connection: &str) -> Session {
+        let mut psql = world.postgres.command("psql");
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", connection]);
+        psql.stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Session(psql.spawn().expect("psql can be run"))
+    }
+
+    fn say(&mut self, line: &str) {
+        let stdin = self.0.stdin.as_mut().expect("its input is a pipe");
+        writeln!(stdin, "{line}").expect("psql reads its input");
+        stdin.flush().expect("psql reads its input");
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_walsender_that_commits_after_the_worker_purges() {
+    let mut world = world();
+    let mut walsender = Session::start(&world, "dbname=postgres replication=database");
+    walsender.say("SELECT 1;");
+    let mut idle = world.connect();
+    let pid: i32 = idle.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let is_there = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender'";
+    eventually("the walsender", SOON, || {
+        (idle.query(is_there, &[]).unwrap().len() == 1).then_some(())
+    });
+    // A process that does not end keeps the server from its last checkpoint, and from ending the walsender.
+    world.postgres.signal(pid as u32, libc::SIGSTOP);
+    // SAFETY: a plain system call.
+    assert_eq!(
+        unsafe { libc::kill(world.postgres.pid() as i32, libc::SIGINT) },
+        0
+    );
+    eventually("the worker to end", SOON, || {
+        world.postgres.child("pg_redis_cache").is_none().then_some(())
+    });
+    assert!(has_marker(&world.redis));
+    let done = world.postgres.data_dir().join("done");
+    walsender.say("UPDATE doc SET version = version + 1 WHERE id = 2;");
+    walsender.say(&format!("COPY (SELECT 1) TO '{}';", done.display()));
+    eventually("the walsender to commit", SOON, || done.exists().then_some(()));
+    plant(&world.redis);
+    world.postgres.signal(pid as u32, libc::SIGCONT);
+    world.postgres.stop(Shutdown::Fast);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+#[test]
+fn a_standby_that_is_promoted_purges() {
+    let mut world = world();
+    let mut standby = world.postgres.standby();
+    world.postgres.stop(Shutdown::Fast);
+    assert!(has_marker(&world.redis));
+    plant(&world.redis);
+    std::mem::swap(&mut world.postgres, &mut standby);
+    world.execute("SELECT pg_promote()");
+    eventually("the worker to start", SOON, || {
+        world.postgres.child("pg_redis_cache")
+    });
+    assert_purged(&world);
+}
+
+#[test]
+fn a_cold_copy_that_becomes_a_standby_and_is_promoted_purges() {
+    let mut world = world();
+    world.postgres.stop(Shutdown::Fast);
+    std::fs::write(world.postgres.data_dir().join("standby.signal"), "").unwrap();
+    plant(&world.redis);
+    world.postgres.append_conf("hot_standby = on\n");
+    world.postgres.start_again();
+    assert!(has_marker(&world.redis) && marker_file(&world).exists());
+    world.execute("SELECT pg_promote()");
+    eventually("the worker to start", SOON, || {
+        world.postgres.child("pg_redis_cache")
+    });
+    assert_purged(&world);
+}
+
+#[test]
+fn a_prepared_transaction_leaves_no_marker() {
+    let mut world = world_with(|world| world.conf("max_prepared_transactions", "2"));
+    world.execute("BEGIN; UPDATE doc SET version = version + 1 WHERE id = 1; PREPARE TRANSACTION 't'");
+    world.postgres.stop(Shutdown::Fast);
+    assert!(!has_marker(&world.redis) && !marker_file(&world).exists());
+    plant(&world.redis);
+    world.postgres.start_again();
+    settled(&world);
+    world.execute("COMMIT PREPARED 't'");
+    assert_purged(&world);
+}
+
+#[test]
+fn without_redis_at_the_stop_there_is_no_marker() {
+    let mut world = world();
+    world.redis.freeze();
+    world.execute("UPDATE doc SET version = version + 1");
+    world
+        .postgres
+        .set_conf("pg_redis_cache.shutdown_timeout", "500ms");
+    world.postgres.stop(Shutdown::Fast);
+    world.redis.thaw();
+    assert!(!marker_file(&world).exists());
+    plant(&world.redis);
+    world.postgres.start_again();
+    assert_purged(&world);
+}
+
+#[test]
+fn a_list_that_was_changed_while_the_server_was_down() {
+    let mut world = world();
+    world.set_mappings(&format!(
+        "{MAPPING}; d:{{id}} => SELECT version FROM doc WITH (name = d); e:{{id}} => SELECT version FROM doc WITH (name = e)"
+    ));
+    world.wait();
+    world.execute("UPDATE doc SET version = version + 1");
+    world.wait();
+    world.postgres.stop(Shutdown::Fast);
+    for key in [PLANTED, "d:987654", "e:987654"] {
+        world.redis.cli(&["HSET", key, "version", "-1"]);
+    }
+    let list = format!("{MAPPING}; d:{{id}} => SELECT version, id FROM doc WITH (name = d)");
+    world
+        .postgres
+        .append_conf(&format!("pg_redis_cache.mappings = '{list}'\n"));
+    world.postgres.start_again();
+    assert_kept(&world, 20);
+    assert_eq!(world.redis.cli(&["EXISTS", "d:987654"]), "(integer) 0");
+    world.assert_rows(&RowOracle::hash("d:{id}", "doc", &["version", "id"]));
+    eventually("the mapping that is gone to be purged", SOON, || {
+        (world.redis.cli(&["--scan", "--pattern", "e:*"]) == "").then_some(())
+    });
+    world.execute("UPDATE doc SET version = version + 1");
+    assert_eq!(world.assert_rows(&oracle()).keys, 20);
+}
+
+#[test]
+fn the_marker_of_another_cluster_is_left_alone() {
+    let mut world = world();
+    let foreign = "pg_redis_cache:marker:1";
+    assert_eq!(world.redis.cli(&["SET", foreign, "theirs"]), "OK");
+    world.restart_postgres(Shutdown::Fast);
+    settled(&world);
+    assert_eq!(world.redis.cli(&["GET", foreign]), "\"theirs\"");
+    assert_eq!(own_keys(&world.redis, "marker"), [foreign]);
+}
+
+/// The heartbeat's time in milliseconds since 1970, and its WAL position.
+fn alive(redis: &mut redis::Connection, key: &str) -> Option<(u128, String)> {
+    let value: Option<String> = redis::cmd("GET").arg(key).query(redis).unwrap();
+    let value = value?;
+    let (time, lsn) = value
+        .strip_prefix("{\"time\":")?
+        .strip_suffix("\"}")?
+        .split_once(",\"lsn\":\"")?;
+    Some((time.parse().ok()?, lsn.to_owned()))
+}
+
+fn now() -> u128 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_millis()
+}
+
+fn heartbeat_key(world: &World) -> String {
+    eventually("a heartbeat", SOON, || own_keys(&world.redis, "alive").pop())
+}
+
+#[test]
+fn the_heartbeat_goes_on_while_nothing_happens_and_ends_with_the_server() {
+    let mut world = world();
+    let key = heartbeat_key(&world);
+    let mut redis = world.redis();
+    let (first, lsn) = alive(&mut redis, &key).expect("a heartbeat of the known form");
+    assert!(first <= now());
+    eventually("the next heartbeat", SOON, || {
+        (alive(&mut redis, &key)?.0 > first).then_some(())
+    });
+    let ttl: i64 = redis::cmd("PTTL").arg(&key).query(&mut redis).unwrap();
+    assert!((1..=5000).contains(&ttl), "{ttl}");
+    let sql = format!("SELECT '{lsn}'::pg_lsn <= pg_current_wal_insert_lsn()");
+    assert!(world.connect().query_one(&sql, &[]).unwrap().get::<_, bool>(0));
+    world.postgres.stop(Shutdown::Fast);
+    assert_eq!(alive(&mut redis, &key), None);
+}
+
+#[test]
+fn no_heartbeat_without_mappings() {
+    let world = world();
+    heartbeat_key(&world);
+    world.postgres.set_conf("pg_redis_cache.enabled", "off");
+    eventually("the heartbeat to expire", SOON, || {
+        own_keys(&world.redis, "alive").is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_was_committed_before_the_heartbeats_time_is_in_redis() {
+    let world = world();
+    let key = heartbeat_key(&world);
+    let stop = AtomicBool::new(false);
+    let committed = std::sync::Mutex::new(vec![(0u128, 0i64)]);
+    let beats = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = world.connect();
+            while !stop.load(Ordering::Relaxed) {
+                let sql = "UPDATE doc SET version = version + 1 WHERE id = 1 RETURNING version";
+                let version = client.query_one(sql, &[]).unwrap().get(0);
+                // Rounded up: the commit was over by then.
+                committed.lock().unwrap().push((now() + 1, version));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        scope.spawn(|| {
+            // Redis falls behind, again and again.
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(300));
+                world.redis.freeze();
+                std::thread::sleep(Duration::from_millis(400));
+                world.redis.thaw();
+            }
+        });
+        let mut redis = world.redis();
+        let mut seen = std::collections::BTreeSet::new();
+        let start = Instant::now();
+        while seen.len() < 6 && start.elapsed() < SOON {
+            let Some((time, _)) = alive(&mut redis, &key) else {
+                continue;
+            };
+            let version: Option<i64> = redis::cmd("HGET")
+                .arg("doc:1")
+                .arg("version")
+                .query(&mut redis)
+                .unwrap();
+            let committed = committed.lock().unwrap();
+            let at_least = committed.iter().rev().find(|(at, _)| *at <= time);
+            if let (Some((_, at_least)), Some(version)) = (at_least, version) {
+                assert!(
+                    version >= *at_least,
+                    "Redis has {version}, and {at_least} was committed before {time}"
+                );
+            }
+            seen.insert(time);
+        }
+        stop.store(true, Ordering::Relaxed);
+        seen.len()
+    });
+    assert_eq!(beats, 6, "heartbeats seen");
+    world.assert_rows(&oracle());
+}
