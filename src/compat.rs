@@ -33,9 +33,9 @@ unsafe extern "C-unwind" {
         completion: *mut pg_sys::QueryCompletion,
     );
 
-    /// postmaster/interrupt.c, as a handler for pqsignal.
+    /// postmaster/interrupt.c, for [`handle_signal`].
     pub fn SignalHandlerForConfigReload(signal: c_int);
-    /// postmaster/interrupt.c, as a handler for pqsignal.
+    /// postmaster/interrupt.c, for [`handle_signal`].
     pub fn SignalHandlerForShutdownRequest(signal: c_int);
     /// catalog/partition.c: the ancestors of a partition, nearest first.
     pub fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
@@ -82,6 +82,23 @@ pub mod unguarded {
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
         /// storage/ipc/latch.c: writes to a pipe or signals.
         pub fn SetLatch(latch: *mut pg_sys::Latch);
+    }
+}
+
+/// port/pqsignal.c: sets the handler of a signal.
+///
+/// # Safety
+/// `handler` must be async-signal-safe.
+pub unsafe fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::pqsignal(signal, Some(handler));
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises; since 18 the server's own one has a name of its own (port.h).
+    unsafe {
+        pg_sys::pqsignal_be(signal, Some(handler));
     }
 }
 
