@@ -8,9 +8,8 @@ say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Tools of the project's own (scripts/setup), and cargo-pgrx's configuration; the user's own stay untouched.
+# Tools of the project's own (scripts/setup); the user's own stay untouched.
 PATH=$build/tools/bin:$PATH
-export PGRX_HOME=$build/pgrx
 
 # The pg_config asked for, else the first that has its server's headers.
 find_pg_config() {
@@ -36,9 +35,11 @@ use_postgres() {
         15 | 16 | 18) ;;
         *) die "$("$pg_config" --version) is not supported: PostgreSQL 15, 16 and 18 are" ;;
     esac
+    # cargo-pgrx's configuration, not the user's own, and one for each version: cargo builds the bindings anew when
+    # the file has changed.
+    export PGRX_HOME=$build/pgrx/pg$major
     mkdir -p "$PGRX_HOME"
-    # `cargo pgrx init` would also make a cluster, which nothing here needs. Written only when it changes:
-    # cargo builds the bindings anew when this file is newer than they are.
+    # `cargo pgrx init` would also make a cluster, which nothing here needs.
     local config
     config=$(printf '[configs]\npg%s = "%s"' "$major" "$pg_config")
     [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
