@@ -26,14 +26,14 @@ pg_configs() {
 
 major_of() { "$1" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/'; }
 
-# The first pg_config of a version that has its server's headers, and its server too where that is asked for:
-#   find_version 16 [server]
+# The first pg_config of a version that has its server's headers, or also the server:
+#   find_version 16 headers|server
 find_version() {
     local candidate
     for candidate in $(pg_configs "$1"); do
         if have "$candidate" && [ "$(major_of "$candidate")" = "$1" ] &&
             [ -f "$("$candidate" --includedir-server)/postgres.h" ] &&
-            { [ -z "${2:-}" ] || [ -x "$("$candidate" --bindir)/postgres" ]; }; then
+            { [ "$2" = headers ] || [ -x "$("$candidate" --bindir)/postgres" ]; }; then
             command -v "$candidate"
             return
         fi
@@ -54,9 +54,31 @@ find_pg_config() {
         return
     fi
     for version in "${versions[@]}"; do
-        find_version "$version" && return
+        find_version "$version" headers && return
     done
     return 1
+}
+
+# Why a version is left out; scripts/setup versions writes down why it could not get what is missing.
+why_missing() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        echo "PG_CONFIG asks for another"
+    else
+        cat "$build/servers.missing" 2>/dev/null || echo "no such server with its headers is here"
+    fi
+}
+
+# What tests and lint are run for: the pg_config asked for, else the first of each version.
+#   each_pg_config headers|server       (what it has to have)
+each_pg_config() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        find_pg_config
+        return
+    fi
+    local version
+    for version in "${versions[@]}"; do
+        find_version "$version" "$1" || true
+    done
 }
 
 # Sets pg_config, major (one of $versions) and what cargo needs to know of them.
