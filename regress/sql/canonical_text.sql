@@ -11,7 +11,7 @@ CREATE TABLE all_types (
     t text, vc varchar(30), bc char(8), n name, ch "char", by bytea, bits bit(3), vbits varbit,
     d date, tm time, tmz timetz, ts timestamp, tsz timestamptz, iv interval, da day,
     u uuid, ip inet, net cidr, mac macaddr, mac8 macaddr8,
-    js json, jb jsonb, x xml, jp jsonpath, tsv tsvector, tsq tsquery, lsn pg_lsn, o oid, tid tid, xid8 xid8,
+    js json, jb jsonb, jp jsonpath, tsv tsvector, tsq tsquery, lsn pg_lsn, o oid, tid tid, xid8 xid8,
     pt point, box box, path path, poly polygon, circ circle, seg lseg, ln line,
     e mood, p percent, c point3,
     r int4range, nr numrange, tr tstzrange, dr daterange, mr tstzmultirange, sp span,
@@ -25,7 +25,7 @@ INSERT INTO all_types VALUES (1,
     '2024-02-29', '13:14:15.678', '13:14:15+02', '2024-02-29 13:14:15.678901', '2024-02-29 13:14:15.678901+00',
     '1 year 2 mons -3 days 04:05:06.789', '2024-02-29',
     'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.1.2.3/24', '10.1.0.0/16', '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05',
-    '{"k" :  [1, 2]}', '{"k": [1, 2.50]}', '<a>b</a>', '$.a[*]', '''a'':1 ''b'':2', '''a'' & ''b''', '16/B374D848', 42, '(1,2)', '9',
+    '{"k" :  [1, 2]}', '{"k": [1, 2.50]}', '$.a[*]', '''a'':1 ''b'':2', '''a'' & ''b''', '16/B374D848', 42, '(1,2)', '9',
     '(0.1,2)', '(1,2),(0,0)', '[(0,0),(1,1)]', '((0,0),(1,1),(1,0))', '<(0,0),0.1>', '[(0,0),(1,1)]', '{1,-1,0}',
     'so "so"', 99.5, ROW(0.1, '2024-02-29 13:14:15+00', 'a, "b"'),
     '[1,5)', '(0.1,]', '["2024-01-01 00:00+00","2024-02-01 00:00+00")', '[2024-01-01,2024-01-03)',
@@ -37,7 +37,7 @@ INSERT INTO all_types VALUES (1,
     '', '', '', '', '', '', B'000', B'',
     'infinity', '00:00', '24:00-15:59', '-infinity', 'infinity', '-1 mon +1 day -00:00:01', '-infinity',
     '00000000-0000-0000-0000-000000000000', '::1', '::/0', '00:00:00:00:00:00', '00:00:00:00:00:00:00:00',
-    'null', 'null', '', '$', '', '', '0/0', 0, '(0,0)', '0',
+    'null', 'null', '$', '', '', '0/0', 0, '(0,0)', '0',
     '(NaN,-0)', '(0,0),(0,0)', '((0,0))', '((0,0))', '<(0,0),0>', '[(0,0),(0,0)]', '{1,0,0}',
     'happy', 0, ROW(NULL, NULL, NULL),
     'empty', '(,)', 'empty', '(,)', '{}', 'empty',
@@ -45,7 +45,7 @@ INSERT INTO all_types VALUES (1,
 (3, 1, -1, 1, 1e-20, 100000, 1e30, 1e300, NULL, 0,
     'Ünïcödé 😀', E'a\tb\nc', 'ü', '"q"', '\', '\x', B'111', NULL,
     '0044-03-15 BC', '23:59:59.999999', '00:00-00', '0044-03-15 12:00 BC', '1900-01-01 00:00+00', '00:00', 'epoch',
-    NULL, NULL, NULL, NULL, NULL, '[]', '"\u00e9\\"', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, '[]', '"\u00e9\\"', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     '(1e300,1e-300)', NULL, NULL, NULL, NULL, NULL, NULL, 'sad', NULL, ROW('Infinity', '-infinity', ''),
     '(,5)', '[NaN,NaN]', '[-infinity,infinity]', '[infinity,]', NULL, NULL,
     NULL, '{"{}",","}', '{1e300,1e-300}', '{infinity,-infinity}', '{-1}', '{epoch}', NULL, NULL, '{"\\x00"}',
@@ -97,16 +97,16 @@ END $$;
 UPDATE all_types SET id = id;
 SELECT * FROM differences();
 SELECT redis_cache.invalidate_all('h') + redis_cache.invalidate_all('j');
-SELECT id FROM all_types WHERE id IN (1, 2, 3) AND ctid IS NOT NULL;
+SELECT id, i4 FROM all_types WHERE id IN (1, 2, 3);
 SELECT * FROM differences();
 
 SET DateStyle = 'German, DMY'; SET IntervalStyle = 'iso_8601'; SET TimeZone = 'Asia/Kolkata'; SET extra_float_digits = -15;
-SET bytea_output = 'escape'; SET xmloption = 'content'; SET search_path = pg_catalog, public;
+SET bytea_output = 'escape'; SET search_path = pg_catalog, public;
 UPDATE all_types SET id = id;
 SELECT d, ts, tsz, iv, f8, by FROM all_types WHERE id = 1;
 SELECT * FROM differences();
 SELECT redis_cache.invalidate_all('h') + redis_cache.invalidate_all('j');
-SELECT id, tsz, c FROM all_types WHERE id IN (1, 2, 3) AND ctid IS NOT NULL;
+SELECT id, tsz, c FROM all_types WHERE id IN (1, 2, 3);
 SELECT * FROM differences();
 
 SET DateStyle = 'SQL, MDY'; SET IntervalStyle = 'sql_standard'; SET TimeZone = 'America/St_Johns'; SET extra_float_digits = 0;
@@ -114,7 +114,7 @@ UPDATE all_types SET id = id RETURNING id, tsz, iv;
 SELECT * FROM differences();
 SET DateStyle = 'Postgres, DMY'; SET IntervalStyle = 'postgres_verbose'; SET TimeZone = '<XYZ>-3:30'; SET extra_float_digits = 3;
 SELECT redis_cache.invalidate_all('h') + redis_cache.invalidate_all('j');
-SELECT id, tsz, atz FROM all_types WHERE id IN (1, 2, 3) AND ctid IS NOT NULL;
+SELECT id, tsz, atz FROM all_types WHERE id IN (1, 2, 3);
 SELECT * FROM differences();
 -- an error in the middle leaves the session's settings as they were
 DO $$ BEGIN UPDATE all_types SET i4 = 1 / (3 - id); EXCEPTION WHEN OTHERS THEN NULL; END $$;

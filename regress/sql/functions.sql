@@ -69,7 +69,10 @@ SELECT redis_cache.invalidate_all('far');
 SELECT redis_cache.invalidate_all(NULL);
 SELECT redis_cache.wait('-1s');
 SELECT redis_cache.wait('1 month');
-SELECT redis_cache.wait('-infinity');
+-- Intervals have infinity since 17.
+DO $$ BEGIN PERFORM redis_cache.wait('infinity');
+EXCEPTION WHEN invalid_parameter_value OR invalid_datetime_format THEN RAISE NOTICE 'refused';
+END $$;
 SELECT redis_cache.wait(NULL);
 SELECT redis_cache.wait('soon');
 

@@ -56,6 +56,41 @@ pub unsafe fn finish_plan(query: *mut pg_sys::Query, statement: *mut pg_sys::Pla
     }
 }
 
+/// Gives the `ModifyTable` nodes of a plan that is about to start, maybe for the second time, the target list that the
+/// planner gave them (setrefs.c, `set_plan_refs`), of which [`hide_returning`] has deprived them. 18 makes the slot for
+/// the returned rows from it; before, ExecInitModifyTable sets it itself. Does not raise.
+///
+/// # Safety
+/// `statement` must be a plan.
+pub unsafe fn show_returning(statement: *mut pg_sys::PlannedStmt) {
+    unsafe fn show(plan: *mut pg_sys::Plan) {
+        // SAFETY: a plan tree node; the cast follows the tag. returningLists holds target lists.
+        unsafe {
+            if nodes::is_a(plan, NodeTag::T_ModifyTable) && (*plan).targetlist.is_null() {
+                let lists = (*plan.cast::<pg_sys::ModifyTable>()).returningLists;
+                (*plan).targetlist = nodes::items(lists).next().unwrap_or(std::ptr::null_mut());
+            }
+        }
+    }
+    // SAFETY: as the caller promises; the nodes of a WITH list are at the top of sub-plans.
+    unsafe {
+        show((*statement).planTree);
+        if (*statement).hasModifyingCTE {
+            nodes::items((*statement).subplans).for_each(|plan| show(plan));
+        }
+    }
+}
+
+/// Hides from EXPLAIN VERBOSE what a marked `ModifyTable` that has been started returns.
+///
+/// # Safety
+/// `node` must be an initialised `ModifyTableState`.
+pub unsafe fn hide_returning(node: *mut pg_sys::ModifyTableState) {
+    // SAFETY: as the caller promises. The executor looks at the list again only for EvalPlanQual, which makes the nodes of
+    // a WITH list anew and does not run them (execMain.c, EvalPlanQualStart).
+    unsafe { (*(*node).ps.plan).targetlist = std::ptr::null_mut() };
+}
+
 /// The generation of the list under which a `ModifyTable` was marked; `None` if it was not.
 ///
 /// # Safety

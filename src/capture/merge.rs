@@ -11,13 +11,13 @@ use pgrx::pg_sys::{self, CmdType, Oid};
 use rustc_hash::FxHashMap;
 
 use super::{
-    modify::key_may_change,
+    modify::updates_may_change_keys,
     relations::{self, MappedRelation},
     row::{self, Row},
     taps::NodeFunction,
     versions::{Found, Versions, ctid_of},
 };
-use crate::{compat, gucs, nodes, xact};
+use crate::{compat, gucs, xact};
 
 /// The place of a version: the relation's Oid, block, offset.
 type Place = (u32, u32, pg_sys::OffsetNumber);
@@ -49,7 +49,7 @@ impl MergeTap {
             if target.attached {
                 return None;
             }
-            if changes_keys(node) {
+            if updates_may_change_keys(node) {
                 target.purge(Reason::Key);
                 return None;
             }
@@ -156,21 +156,5 @@ unsafe fn capture(relation: &MappedRelation, opened: pg_sys::Relation, places: &
                 Found::Gone => relation.purge(Reason::Statement),
             }
         }
-    }
-}
-
-/// Whether an action, or a trigger, may change a key.
-unsafe fn changes_keys(node: *mut pg_sys::ModifyTableState) -> bool {
-    // SAFETY: there are mt_nrels result relations, and as many lists of actions.
-    unsafe {
-        let plan = (*node).ps.plan.cast::<pg_sys::ModifyTable>();
-        let mut lists = nodes::items::<pg_sys::List>((*plan).mergeActionLists);
-        (0..(*node).mt_nrels as usize).any(|index| {
-            let result = (*node).resultRelInfo.add(index);
-            let actions = lists.next().unwrap_or(std::ptr::null_mut());
-            nodes::items::<pg_sys::MergeAction>(actions)
-                .filter(|action| (**action).commandType == CmdType::CMD_UPDATE)
-                .any(|action| key_may_change(result, (*action).updateColnos))
-        })
     }
 }

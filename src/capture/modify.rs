@@ -5,7 +5,7 @@
 //! the old row of an UPDATE is in `ri_oldTupleSlot` of the result relation that the node looked up last (or in
 //! `ri_TrigOldSlot`, if BEFORE UPDATE row triggers made the server fetch it anew). A deleted row has been
 //! cleared from its slot: a marked DELETE returns its key columns, any other is found again by its ctid.
-use std::{ptr, rc::Rc};
+use std::rc::Rc;
 
 use pg_redis_cache_core::coherence::{Reason, tally::Change};
 use pgrx::pg_sys::{self, CmdType, OnConflictAction};
@@ -58,10 +58,11 @@ impl ModifyTap {
                 if (*plan).onConflictAction != OnConflictAction::ONCONFLICT_NONE {
                     completeness::note_speculative(relation);
                 }
+                let returns = (*node).operation != CmdType::CMD_MERGE || compat::MERGE_RETURNS;
                 let uncapturable = stale_mark
                     || (marked.is_none()
                         && !relation.attached
-                        && (*node).operation != CmdType::CMD_MERGE
+                        && returns
                         && (*plan).returningLists.is_null()
                         && !is_plain_insert(plan));
                 if uncapturable {
@@ -86,7 +87,7 @@ impl ModifyTap {
             Some(Self {
                 real: (*node).ps.ExecProcNodeReal?,
                 node,
-                old_row_wanted: captures && old_row_wanted(node, plan),
+                old_row_wanted: captures && updates_may_change_keys(node),
                 target: if captures { target } else { None },
                 latest: None,
                 routed: None,
@@ -122,7 +123,10 @@ impl ModifyTap {
         unsafe {
             let Some(target) = self.target.clone() else { return };
             tap_all::count(Count::ChangedRows);
-            match (*self.node).operation {
+            match compat::returned_action(self.node) {
+                CmdType::CMD_DELETE if (*self.node).operation == CmdType::CMD_MERGE => {
+                    self.deleted_by_merge(&target)
+                }
                 CmdType::CMD_DELETE if self.marked => self.deleted_by_mark(&target, returned),
                 CmdType::CMD_DELETE => self.deleted_by_ctid(&target),
                 CmdType::CMD_INSERT => self.inserted(&target),
@@ -264,6 +268,21 @@ impl ModifyTap {
         }
     }
 
+    /// MERGE leaves the deleted row in its slot (`ExecMergeMatched`).
+    unsafe fn deleted_by_merge(&mut self, target: &Rc<MappedRelation>) {
+        // SAFETY: as in `after`.
+        unsafe {
+            let source = self.result_relation();
+            let source_id = (*(*source).ri_RelationDesc).rd_id;
+            xact::count(source_id, Change::Delete);
+            let old = self.new_slot();
+            match self.relation_of(source_id) {
+                Some(relation) if is_filled(old) => row::capture_delete(&relation, Row::of(old)),
+                _ => target.purge(Reason::Key),
+            }
+        }
+    }
+
     unsafe fn deleted_by_ctid(&mut self, target: &Rc<MappedRelation>) {
         // SAFETY: the plan slot of the row is still in place as the outer tuple.
         unsafe {
@@ -298,29 +317,34 @@ unsafe fn wants(plan: *const pg_sys::ModifyTable, relation: &MappedRelation) -> 
     unsafe { !is_plain_insert(plan) || relation.stores_inserts() }
 }
 
-/// Whether an UPDATE can change a key.
-unsafe fn old_row_wanted(node: *mut pg_sys::ModifyTableState, plan: *const pg_sys::ModifyTable) -> bool {
-    // SAFETY: there are mt_nrels result relations, and as many lists of updated columns.
+/// Whether an UPDATE, or an UPDATE action of a MERGE, can change a key.
+///
+/// # Safety
+/// `node` must be an initialised `ModifyTableState`.
+pub unsafe fn updates_may_change_keys(node: *mut pg_sys::ModifyTableState) -> bool {
+    // SAFETY: there are mt_nrels result relations, and as many lists of updated columns, or of actions.
     unsafe {
-        if (*node).operation == CmdType::CMD_INSERT {
-            return false;
+        let results = (0..(*node).mt_nrels as usize).map(|index| (*node).resultRelInfo.add(index));
+        match (*node).operation {
+            CmdType::CMD_UPDATE => results
+                .zip(nodes::items::<pg_sys::List>(compat::update_columns(node)))
+                .any(|(result, columns)| key_may_change(result, columns)),
+            CmdType::CMD_MERGE => results
+                .zip(nodes::items::<pg_sys::List>(compat::merge_actions(node)))
+                .any(|(result, actions)| {
+                    nodes::items::<pg_sys::MergeAction>(actions)
+                        .filter(|action| (**action).commandType == CmdType::CMD_UPDATE)
+                        .any(|action| key_may_change(result, (*action).updateColnos))
+                }),
+            _ => false,
         }
-        let mut columns = nodes::items::<pg_sys::List>(compat::update_columns(plan));
-        (0..(*node).mt_nrels as usize).any(|index| {
-            let result = (*node).resultRelInfo.add(index);
-            let set = columns.next().unwrap_or(ptr::null_mut());
-            key_may_change(result, set)
-        })
     }
 }
 
 /// Whether an UPDATE of these columns may change a key of a result relation: by its SET list, by a trigger, or
 /// through a generated key column.
-///
-/// # Safety
-/// `result` must be an open result relation.
-pub unsafe fn key_may_change(result: *const pg_sys::ResultRelInfo, columns: *mut pg_sys::List) -> bool {
-    // SAFETY: as the caller promises.
+unsafe fn key_may_change(result: *const pg_sys::ResultRelInfo, columns: *mut pg_sys::List) -> bool {
+    // SAFETY: the caller has an open result relation.
     unsafe {
         let Some(relation) = relations::lookup((*(*result).ri_RelationDesc).rd_id) else {
             return true;

@@ -178,8 +178,7 @@ unsafe fn tap_modify(node: *mut pg_sys::ModifyTableState, taps: &mut QueryTaps, 
         let plan = (*node).ps.plan;
         let marked = inject::marked_generation(plan.cast());
         if marked.is_some() {
-            // EXPLAIN VERBOSE shows the target list, and ExecInitModifyTable has just set it.
-            (*plan).targetlist = std::ptr::null_mut();
+            inject::hide_returning(node);
         }
         if explain_only {
             return;

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use pgrx::{pg_guard, pg_sys};
 
 use crate::{
-    capture::{relations, taps},
+    capture::{inject, relations, taps},
     compat,
 };
 
@@ -24,6 +24,7 @@ pub fn init() {
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, eflags: c_int) {
     // SAFETY: called by the server; nothing here has a Drop.
     unsafe {
+        inject::show_returning((*query).plannedstmt);
         match PREVIOUS_START {
             Some(previous) => previous(query, eflags),
             None => compat::standard_ExecutorStart(query, eflags),

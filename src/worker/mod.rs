@@ -108,11 +108,8 @@ struct Worker {
 pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
     // SAFETY: the handlers are the server's own.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(compat::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(
-            pg_sys::SIGTERM as i32,
-            Some(compat::SignalHandlerForShutdownRequest),
-        );
+        compat::handle_signal(pg_sys::SIGHUP as i32, compat::SignalHandlerForConfigReload);
+        compat::handle_signal(pg_sys::SIGTERM as i32, compat::SignalHandlerForShutdownRequest);
         pg_sys::BackgroundWorkerUnblockSignals();
         // bgworker.c ignores SIGHUP until the handler stands: a reload between the fork and here was missed.
         pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
