@@ -108,6 +108,17 @@ pub unsafe fn latch_of(number: usize) -> *mut pg_sys::Latch {
     unsafe { &raw mut (*(*pg_sys::ProcGlobal).allProcs.add(number)).procLatch }
 }
 
+/// The process id in the place of that pgproc number, 0 for none.
+pub fn pid_of(number: usize) -> i32 {
+    // SAFETY: allProcs never moves (InitProcGlobal); the number is checked, and a process id is read whole.
+    unsafe {
+        if number >= (*pg_sys::ProcGlobal).allProcCount as usize {
+            return 0;
+        }
+        std::ptr::read_volatile(&raw const (*(*pg_sys::ProcGlobal).allProcs.add(number)).pid)
+    }
+}
+
 /// A wait event set that lives as long as the process.
 pub fn create_wait_event_set(events: c_int) -> *mut pg_sys::WaitEventSet {
     #[cfg(any(feature = "pg15", feature = "pg16"))]

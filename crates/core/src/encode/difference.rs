@@ -191,10 +191,7 @@ mod tests {
     fn a_key_that_is_not_there_differs_from_nothing() {
         let value = hash(&[("a", "1")]);
         assert_eq!(between(Format::Hash, &value, &Held::Nothing), None);
-        assert_eq!(
-            difference(Format::Hash, Expected::NoRow, &Held::Nothing),
-            None
-        );
+        assert_eq!(difference(Format::Hash, Expected::NoRow, &Held::Nothing), None);
     }
 
     #[test]
@@ -277,6 +274,9 @@ mod tests {
             assert!(expiry_difference(ttl, left).is_some(), "{ttl:?} {left}");
         }
         // The largest ttl of a mapping.
-        assert_eq!(expiry_difference(Some(u32::MAX), i64::from(u32::MAX) * 1000), None);
+        assert_eq!(
+            expiry_difference(Some(u32::MAX), i64::from(u32::MAX) * 1000),
+            None
+        );
     }
 }
