@@ -263,13 +263,12 @@ impl Hand {
     /// rows are offered again: rule 3 is decided anew each time.
     fn over(&mut self, snapshot: &Snapshot) {
         while !self.batch.is_empty() {
+            self.wait_for_room();
             // SAFETY: a snapshot that is active.
             if let Some(handed) = unsafe { self.batch.send(snapshot.get()) } {
                 self.handed += handed as u64;
                 self.batch.clear();
-                return;
             }
-            self.wait_for_room();
         }
     }
 
