@@ -108,14 +108,13 @@ pub unsafe fn latch_of(number: usize) -> *mut pg_sys::Latch {
     unsafe { &raw mut (*(*pg_sys::ProcGlobal).allProcs.add(number)).procLatch }
 }
 
-/// The process id in the place of that pgproc number, 0 for none.
-pub fn pid_of(number: usize) -> i32 {
-    // SAFETY: allProcs never moves (InitProcGlobal); the number is checked, and a process id is read whole.
+/// Whether the backend with that pgproc number has that process id. (A place may keep the id of a process that has
+/// ended.)
+pub fn is_backend(number: usize, pid: i32) -> bool {
+    // SAFETY: takes and releases ProcArrayLock; allProcs never moves (InitProcGlobal), and nothing of it is read.
     unsafe {
-        if number >= (*pg_sys::ProcGlobal).allProcCount as usize {
-            return 0;
-        }
-        std::ptr::read_volatile(&raw const (*(*pg_sys::ProcGlobal).allProcs.add(number)).pid)
+        let proc = pg_sys::BackendPidGetProc(pid);
+        !proc.is_null() && proc == (*pg_sys::ProcGlobal).allProcs.add(number)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the long functions (`verify`, `warm`) tell of themselves while they run: one entry for each backend.
 //!
 //! Each entry is written by its own backend and read by anybody, word by word: a reader may see figures of two
-//! moments. A backend that is terminated leaves its entry behind; the entry then has a process id that its place
-//! in the server no longer has, and is not shown.
+//! moments. A backend that is terminated leaves its entry behind; the entry then has a process id that the
+//! backend in its place no longer has, and is not shown.
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use super::Shared;
@@ -118,7 +118,7 @@ impl Shared {
         entries
             .filter_map(|(backend, entry)| {
                 let pid = entry.pid.load(Ordering::Acquire);
-                if pid == 0 || pid != compat::pid_of(backend) {
+                if pid == 0 || !compat::is_backend(backend, pid) {
                     return None;
                 }
                 let phase = entry.phase.load(Ordering::Relaxed);
