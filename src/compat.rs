@@ -125,6 +125,16 @@ pub unsafe fn latch_of(number: usize) -> *mut pg_sys::Latch {
     unsafe { &raw mut (*(*pg_sys::ProcGlobal).allProcs.add(number)).procLatch }
 }
 
+/// Whether the backend with that pgproc number has that process id. (A place may keep the id of a process that has
+/// ended.)
+pub fn is_backend(number: usize, pid: i32) -> bool {
+    // SAFETY: takes and releases ProcArrayLock; allProcs never moves (InitProcGlobal), and nothing of it is read.
+    unsafe {
+        let proc = pg_sys::BackendPidGetProc(pid);
+        !proc.is_null() && proc == (*pg_sys::ProcGlobal).allProcs.add(number)
+    }
+}
+
 /// A wait event set that lives as long as the process.
 pub fn create_wait_event_set(events: c_int) -> *mut pg_sys::WaitEventSet {
     #[cfg(any(feature = "pg15", feature = "pg16"))]

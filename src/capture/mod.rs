@@ -18,7 +18,7 @@ mod point;
 pub mod relations;
 pub mod resolve;
 pub mod row;
-mod scan;
+pub mod scan;
 pub mod tap_all;
 pub mod taps;
 pub mod text;

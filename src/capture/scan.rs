@@ -21,6 +21,8 @@ use crate::{gucs, shared::Shared, xact};
 /// What one statement may fill, so that a scan of a large table neither takes much memory nor floods the ring.
 const FILL_LIMIT: usize = 10_000;
 const FILL_LIMIT_BYTES: usize = 4 * 1024 * 1024;
+/// What an entry of the queue holds of a row beside key and value, at most (`ring::batch`).
+const FILL_OVERHEAD: usize = 64;
 
 /// Whether a query may fill at all.
 ///
@@ -182,6 +184,36 @@ impl FillBatch {
         });
     }
 
+    /// Takes a row of a query of our own, whatever the hints say, if its value has at most `largest` bytes.
+    ///
+    /// # Safety
+    /// `slot` must hold a row of the query that `placed` was made for, and no version that the own transaction has
+    /// written.
+    pub unsafe fn take_selected(
+        &mut self,
+        placed: &Placed,
+        slot: *mut pg_sys::TupleTableSlot,
+        largest: usize,
+    ) {
+        row::with_scratch(|scratch| {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let row = Row::of(slot);
+                let Key::Good(hash) = row::encode_key(placed, row, scratch) else {
+                    return;
+                };
+                if row::encode_value(placed, row, scratch, largest) {
+                    self.add(&placed.mapping, hash, &scratch.key, &scratch.value);
+                }
+            }
+        });
+    }
+
+    /// About how large an entry of the queue the rows would make.
+    pub fn entry_bytes(&self) -> usize {
+        self.bytes.len() + self.fills.len() * FILL_OVERHEAD
+    }
+
     /// Keeps a row. Without memory for it it is not filled.
     fn add(&mut self, mapping: &ActiveMapping, hash: u64, key: &[u8], value: &[u8]) {
         if self.bytes.try_reserve(key.len() + value.len()).is_err() || self.fills.try_reserve(1).is_err() {
@@ -199,12 +231,13 @@ impl FillBatch {
         });
     }
 
-    /// Hands the rows to the worker, as far as rule 3 lets them pass.
+    /// Hands the rows to the worker, as far as rule 3 lets them pass. Returns how many did, `None` if the queue had
+    /// no room for them.
     ///
     /// # Safety
-    /// `snapshot` must be the snapshot under which the rows were read.
-    pub unsafe fn send(&self, snapshot: pg_sys::Snapshot) {
-        // SAFETY: `allowed` has seen a plain snapshot.
+    /// `snapshot` must be the plain MVCC snapshot under which the rows were read.
+    pub unsafe fn send(&self, snapshot: pg_sys::Snapshot) -> Option<usize> {
+        // SAFETY: as the caller promises.
         unsafe { xact::send_fills(&self.fills, &self.bytes, (*snapshot).xmin, (*snapshot).xmax) }
     }
 }

@@ -8,7 +8,7 @@ use pg_redis_cache_core::{
 use pgrx::{pg_guard, pg_sys};
 
 use super::{
-    PARTS, Parts,
+    PARTS, Parts, ProgressEntry,
     blocks::{Control, MappingPlace, MappingStats},
 };
 use crate::gucs;
@@ -21,7 +21,7 @@ static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 /// Where each part lies.
 struct Plan {
     total: Layout,
-    offsets: [usize; 11],
+    offsets: [usize; 12],
 }
 
 fn plan() -> Plan {
@@ -40,9 +40,10 @@ fn plan() -> Plan {
         Lag::layout().ok(),
         Ring::layout(gucs::queue_bytes()).ok(),
         Layout::array::<AtomicU64>(backends).ok(),
+        Layout::array::<ProgressEntry>(backends).ok(),
     ];
     let mut total = Layout::new::<u64>();
-    let mut offsets = [0; 11];
+    let mut offsets = [0; 12];
     for (offset, part) in offsets.iter_mut().zip(parts) {
         let laid = part
             .and_then(|part| part.align_to(128).ok())
@@ -119,6 +120,8 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
         base.write_bytes(0, at(3));
         base.add(at(10))
             .write_bytes(0, max_backends() * size_of::<AtomicU64>());
+        base.add(at(11))
+            .write_bytes(0, max_backends() * size_of::<ProgressEntry>());
         (*base.add(at(0)).cast::<Control>()).max_backends = max_backends() as u32;
         let made = [
             Gates::init_in_place(base.add(at(3)), mappings).is_ok(),
@@ -153,6 +156,7 @@ unsafe fn attach(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -
             lag: Lag::attach(base.add(at(8))),
             ring: Ring::attach(base.add(at(9))),
             waiters: base.add(at(10)).cast(),
+            progress: base.add(at(11)).cast(),
             ring_lock: &raw mut (*locks).lock,
             text_lock: &raw mut (*locks.add(1)).lock,
         }

@@ -6,6 +6,7 @@
 mod blocks;
 mod layout;
 mod mappings;
+mod progress;
 
 use std::{
     ops::Deref,
@@ -22,6 +23,7 @@ use pgrx::pg_sys;
 
 pub use blocks::{Control, MappingState, MappingStats, StatusText};
 pub use layout::init;
+pub use progress::{Phase, Progress, ProgressEntry};
 
 use crate::compat;
 use blocks::MappingPlace;
@@ -55,6 +57,8 @@ pub struct Parts {
     lag: Lag,
     /// By backend: the position that it waits for, 0 for none.
     waiters: *mut AtomicU64,
+    /// By backend.
+    progress: *mut ProgressEntry,
     ring_lock: *mut pg_sys::LWLock,
     text_lock: *mut pg_sys::LWLock,
 }

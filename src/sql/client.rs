@@ -9,9 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pg_redis_cache_core::redis::{Address, Place};
+use pg_redis_cache_core::{
+    config::Format,
+    encode::difference::Held,
+    redis::{Address, Place},
+};
 use pgrx::{PgSqlErrorCode, pg_sys};
-use redis::{Parser, Value};
+use redis::{Parser, ServerError, Value};
 
 use super::raise;
 use crate::{gucs, worker};
@@ -121,14 +125,13 @@ impl Connection {
     }
 
     fn receive(&mut self) -> Value {
+        self.answer().unwrap_or_else(|error| refused(&error))
+    }
+
+    fn answer(&mut self) -> Result<Value, ServerError> {
         match self.parser.parse_value(&mut self.stream) {
-            Ok(Value::ServerError(error)) => raise(
-                PgSqlErrorCode::ERRCODE_FDW_ERROR,
-                "Redis refused a command",
-                format!("{}: {}", error.code(), error.details().unwrap_or_default()),
-                "",
-            ),
-            Ok(value) => value,
+            Ok(Value::ServerError(error)) => Err(error),
+            Ok(value) => Ok(value),
             Err(error) => unreachable_redis(&self.address, &io::Error::other(error.to_string())),
         }
     }
@@ -141,11 +144,7 @@ impl Connection {
 
     /// The fields of a hash, in the order of Redis; empty if there is none.
     pub fn fields(&mut self, key: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let Value::Array(parts) = self.query(redis::cmd("HGETALL").arg(key)) else {
-            return Vec::new();
-        };
-        let mut parts = parts.into_iter().filter_map(bytes);
-        std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
+        pairs(self.query(redis::cmd("HGETALL").arg(key)))
     }
 
     /// The bytes of a string; `None` if there is none.
@@ -160,6 +159,91 @@ impl Connection {
             _ => -2,
         }
     }
+
+    /// One step of a SCAN: the next cursor, which is `0` when all has been seen, and keys that match the pattern.
+    /// About `count` keys of the database are looked at.
+    pub fn scan(&mut self, cursor: &[u8], pattern: &[u8], count: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let mut command = redis::cmd("SCAN");
+        command
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(count);
+        let Value::Array(mut parts) = self.query(&command) else {
+            return (b"0".to_vec(), Vec::new());
+        };
+        let keys = match parts.pop() {
+            Some(Value::Array(keys)) => keys.into_iter().filter_map(bytes).collect(),
+            _ => Vec::new(),
+        };
+        let cursor = parts.pop().and_then(bytes).unwrap_or_else(|| b"0".to_vec());
+        (cursor, keys)
+    }
+
+    /// What is held under each of these keys of a mapping in `format`, with what PTTL says of it. The commands go
+    /// out in one pipeline; a key may change between its two.
+    pub fn held(&mut self, format: Format, keys: &[&[u8]]) -> Vec<(Held, i64)> {
+        let command = match format {
+            Format::Hash => "HGETALL",
+            Format::Json | Format::String => "GET",
+        };
+        let mut pipeline = Vec::new();
+        for key in keys {
+            pipeline.extend_from_slice(&redis::cmd(command).arg(key).get_packed_command());
+            pipeline.extend_from_slice(&redis::cmd("PTTL").arg(key).get_packed_command());
+        }
+        self.stream.deadline = Instant::now() + gucs::command_timeout();
+        if let Err(error) = self.stream.write_all(&pipeline) {
+            unreachable_redis(&self.address, &error);
+        }
+        let mut all = Vec::with_capacity(keys.len());
+        for _ in keys {
+            self.stream.deadline = Instant::now() + gucs::command_timeout();
+            let held = match self.answer() {
+                Err(error) if error.code() == "WRONGTYPE" => Held::Other(String::new()),
+                Err(error) => refused(&error),
+                Ok(Value::Nil) => Held::Nothing,
+                Ok(array @ Value::Array(_)) => match pairs(array) {
+                    fields if fields.is_empty() => Held::Nothing,
+                    fields => Held::Hash(fields),
+                },
+                Ok(value) => bytes(value).map_or(Held::Nothing, Held::Text),
+            };
+            let left = match self.receive() {
+                Value::Int(milliseconds) => milliseconds,
+                _ => -2,
+            };
+            all.push((held, left));
+        }
+        for (key, (held, _)) in keys.iter().zip(&mut all) {
+            if let Held::Other(kind) = held {
+                *kind = match bytes(self.query(redis::cmd("TYPE").arg(key))) {
+                    Some(name) => String::from_utf8_lossy(&name).into_owned(),
+                    None => continue,
+                };
+            }
+        }
+        all
+    }
+}
+
+/// What HGETALL has answered, as names and values.
+fn pairs(answer: Value) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let Value::Array(parts) = answer else {
+        return Vec::new();
+    };
+    let mut parts = parts.into_iter().filter_map(bytes);
+    std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
+}
+
+fn refused(error: &ServerError) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_FDW_ERROR,
+        "Redis refused a command",
+        format!("{}: {}", error.code(), error.details().unwrap_or_default()),
+        "",
+    )
 }
 
 fn bytes(value: Value) -> Option<Vec<u8>> {

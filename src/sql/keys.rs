@@ -1,7 +1,10 @@
 //! Keys given in SQL, and what Redis holds for them: `get` and `ttl`.
 use std::rc::Rc;
 
-use pg_redis_cache_core::{config::Format, encode};
+use pg_redis_cache_core::{
+    config::Format,
+    encode::{self, difference::printable},
+};
 use pgrx::{JsonB, PgSqlErrorCode, VariadicArray, prelude::*};
 use serde_json::{Map, Value as Json};
 
@@ -109,25 +112,27 @@ fn get(mapping: &str, key: VariadicArray<'_, &str>) -> Option<JsonB> {
     match found.mapping.definition.format {
         Format::Hash => {
             let fields = redis.fields(&key);
-            (!fields.is_empty()).then(|| {
-                let object: Map<String, Json> = fields
-                    .into_iter()
-                    .map(|(name, value)| (lossy(name), Json::String(lossy(value))))
-                    .collect();
-                JsonB(Json::Object(object))
-            })
+            (!fields.is_empty()).then(|| object(fields.iter().map(|(name, value)| (&name[..], &value[..]))))
         }
-        Format::Json => redis.text(&key).map(|text| {
-            let document = serde_json::from_slice(&text).unwrap_or_else(|_| Json::String(lossy(text)));
-            JsonB(document)
-        }),
-        Format::String => redis.text(&key).map(|text| JsonB(Json::String(lossy(text)))),
+        format => redis.text(&key).map(|text| document(format, &text)),
     }
 }
 
-/// jsonb has no NUL character, and JSON texts are UTF-8.
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}")
+/// The fields of a hash as SQL shows them: an object of texts.
+pub fn object<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> JsonB {
+    let object: Map<String, Json> = fields
+        .map(|(name, value)| (printable(name), Json::String(printable(value))))
+        .collect();
+    JsonB(Json::Object(object))
+}
+
+/// A text in a mapping's format as SQL shows it: a json document as it is, anything else as a JSON string.
+pub fn document(format: Format, text: &[u8]) -> JsonB {
+    let parsed = match format {
+        Format::Json => serde_json::from_slice(text).ok(),
+        _ => None,
+    };
+    JsonB(parsed.unwrap_or_else(|| Json::String(printable(text))))
 }
 
 /// The time that a key has left; NULL if there is no such key, or it does not expire.

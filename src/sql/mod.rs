@@ -2,8 +2,13 @@
 mod attach;
 mod client;
 mod keys;
+mod predicate;
+mod progress;
 mod queue;
+mod rows;
+mod verify;
 mod views;
+mod warm;
 
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 
@@ -38,6 +43,18 @@ fn shared() -> Shared {
             "pg_redis_cache has not been loaded at server start",
             "",
             "Add pg_redis_cache to shared_preload_libraries in postgresql.conf and restart the server.",
+        )
+    })
+}
+
+/// The name of a mapping, of a function whose other argument may be NULL.
+fn given(mapping: Option<&str>) -> &str {
+    mapping.unwrap_or_else(|| {
+        raise(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "the name of the mapping is NULL",
+            "",
+            "The view redis_cache.mappings lists the mappings.",
         )
     })
 }

@@ -58,6 +58,11 @@ fn wait(timeout: default!(Interval, "'5s'")) -> bool {
             "Give a positive interval, for example '5s'.",
         );
     };
+    caught_up(shared, timeout)
+}
+
+/// Waits until everything that has been committed is in Redis; false if that takes longer.
+pub fn caught_up(shared: Shared, timeout: Duration) -> bool {
     // First those that are visible but have not appended yet, then the ring as it stands.
     let started = std::time::Instant::now();
     let number = shared.commits().counter_now();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The list with the places of its mappings.
-fn placed(shared: Shared) -> Vec<(Option<u16>, Mapping)> {
+pub fn placed(shared: Shared) -> Vec<(Option<u16>, Mapping)> {
     let default_database = gucs::text(&gucs::DATABASE);
     relations::configured()
         .into_iter()

@@ -28,9 +28,14 @@ thread_local! {
 }
 
 /// Tests each fill against the floors and appends those that pass. `xmin` and `xmax` are the bounds of the
-/// snapshot under which the rows were read.
-pub fn send_fills(fills: &[Fill], bytes: &[u8], xmin: pg_sys::TransactionId, xmax: pg_sys::TransactionId) {
-    let Some(shared) = Shared::get() else { return };
+/// snapshot under which the rows were read. Returns how many were appended; `None` if the ring had no room for them.
+pub fn send_fills(
+    fills: &[Fill],
+    bytes: &[u8],
+    xmin: pg_sys::TransactionId,
+    xmax: pg_sys::TransactionId,
+) -> Option<usize> {
+    let shared = Shared::get()?;
     let next = next_xid();
     let (xmin, xmax) = (widen(xmin, next), widen(xmax, next));
     // Read after the snapshot was taken: a writer that it sees has a number up to this (rule 4).
@@ -49,17 +54,18 @@ pub fn send_fills(fills: &[Fill], bytes: &[u8], xmin: pg_sys::TransactionId, xma
             }
         }
         if admitted.is_empty() {
-            return;
+            return Some(0);
         }
         if append(shared, log.seal(number, xmin, xmax)) {
             shared.wake_worker(false);
-            return;
+            return Some(admitted.len());
         }
         for fill in admitted {
             shared.hints().clear(fill.hash);
             drop_fill(shared, fill);
         }
-    });
+        None
+    })
 }
 
 fn drop_fill(shared: Shared, fill: &Fill) {
