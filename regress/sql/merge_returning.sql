@@ -92,3 +92,13 @@ EXECUTE m (31, 'a');
 EXECUTE m (31, 'b');
 EXECUTE m (129, 'c');
 \! cached user:*
+-- Partitions that are pruned when it starts.
+PREPARE p (int, int) AS MERGE INTO stock s USING (VALUES ($2)) n (item) ON s.shop = $1 AND s.item = n.item
+    WHEN MATCHED AND s.amount > 1000 THEN DELETE
+    WHEN MATCHED THEN UPDATE SET shop = 3 - s.shop, amount = s.amount + 1000;
+EXECUTE p (1, 1);
+EXECUTE p (2, 9);
+EXECUTE p (3, 1);
+\! cached stock:*
+EXECUTE p (2, 1);
+\! cached stock:*

@@ -139,7 +139,15 @@ fn an_attached_table_follows_its_subscription() {
             .unwrap()
             .get::<_, bool>(0)
     );
-    replicated.fill();
+    // To attach a table is DDL: nothing is filled until the purge is through and older transactions have ended.
+    eventually("reads to fill", SOON, || {
+        replicated.fill();
+        replicated
+            .assert_rows()
+            .iter()
+            .all(|keys| *keys > 0)
+            .then_some(())
+    });
     let before = replicated.purges();
     for change in CHANGES {
         replicated.publish(change);

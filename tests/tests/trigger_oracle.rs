@@ -146,7 +146,13 @@ impl Author {
 
     fn merge(&mut self) -> String {
         let (table, ids) = (self.table(), self.ids());
-        let matched = ["UPDATE SET v = t.v + s.v", "DELETE", "DO NOTHING"][self.dice.below(3) as usize];
+        let matched = [
+            "UPDATE SET v = t.v + s.v",
+            "DELETE",
+            "DO NOTHING",
+            // Where MERGE returns no rows this purges.
+            "UPDATE SET id = t.id + 40",
+        ][self.dice.below(if self.merge_returns { 4 } else { 3 }) as usize];
         let returning = if self.merge_returns {
             ["", " RETURNING t.id"][self.dice.below(2) as usize]
         } else {
