@@ -96,7 +96,9 @@ fn a_server_that_is_new_has_its_marker_taken_too() {
     // Another database of the same server: not announced, but cleared before anything is written there.
     let mut other = server.client_at(&server.url("").replace("db=0", "db=3"));
     let _: () = other.set(MARKER, "clean").unwrap();
-    bench.send(Request::Reconfigure(settings(&server.url("").replace("db=0", "db=3"))));
+    bench.send(Request::Reconfigure(settings(
+        &server.url("").replace("db=0", "db=3"),
+    )));
     bench.write_and_wait(|chunk| chunk.store_text(target(1, b"k"), b"2", Expiry::Never, false));
     assert!(!other.exists::<_, bool>(MARKER).unwrap());
     assert_eq!(markers(&bench), [None]);
