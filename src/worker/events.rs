@@ -103,7 +103,10 @@ impl Worker {
 
     /// Rule 8: another server, or the same one started again, is an unknown past.
     fn came_up(&mut self, server: Arc<Server>, changed: bool, marker: Option<&[u8]>) {
-        if changed && !self.settle_past(&server, marker) {
+        if self.server.is_none() {
+            // No purge is done before a first server is reached, so each that is needed is still due.
+            self.settle_past(&server, marker);
+        } else if changed {
             self.lose_everything(Reason::Server);
             self.lossy.clear();
         }

@@ -23,7 +23,10 @@ use std::{
 };
 
 use pg_redis_cache_core::{
-    coherence::past::{Past, PastMapping, Stop, Unknown},
+    coherence::{
+        Reason,
+        past::{Past, PastMapping, Stop, Unknown},
+    },
     redis::{Expiry, Note, Server},
 };
 use pgrx::{
@@ -69,7 +72,7 @@ pub fn init() {
         Ok(left) => {
             replace(&LEFT, left);
         }
-        Err(unknown) => pgrx::log!("pg_redis_cache: nothing cached is kept: {unknown}"),
+        Err(unknown) => pgrx::log!("pg_redis_cache: what was cached is purged: {unknown}"),
     }
     // SAFETY: the postmaster preloads libraries in one thread.
     unsafe {
@@ -220,26 +223,23 @@ pub fn key() -> Vec<u8> {
 }
 
 impl Worker {
-    /// A server is reached that is new to this worker. Whether what it holds is known to be right.
-    pub(super) fn settle_past(&mut self, server: &Server, marker: Option<&[u8]>) -> bool {
-        let Some(claim) = self.past.take() else {
-            return false;
-        };
-        match claim
+    /// The first server is reached, and has this marker: the purges that are due since shared memory was made count
+    /// as done if what it holds is known to be right.
+    pub(super) fn settle_past(&mut self, server: &Server, marker: Option<&[u8]>) {
+        let Some(claim) = self.past.take() else { return };
+        let known = claim
             .past
-            .check_redis(marker, &server.run_id, &server.replication_id)
-        {
-            Ok(()) => {
-                for (mapping, epoch) in claim.epochs {
-                    self.shared.gates().purged(mapping, epoch);
-                }
-                pgrx::log!("pg_redis_cache: what was cached when the server stopped is kept");
-                true
+            .check_redis(marker, &server.run_id, &server.replication_id);
+        for (mapping, epoch) in claim.epochs {
+            if known.is_ok() {
+                self.shared.gates().purged(mapping, epoch);
+            } else {
+                self.shared.stats(mapping).purge_wanted(Reason::Start);
             }
-            Err(unknown) => {
-                pgrx::log!("pg_redis_cache: nothing cached is kept: {unknown}");
-                false
-            }
+        }
+        match known {
+            Ok(()) => pgrx::log!("pg_redis_cache: what was cached when the server stopped is kept"),
+            Err(unknown) => pgrx::log!("pg_redis_cache: what was cached is purged: {unknown}"),
         }
     }
 

@@ -626,7 +626,8 @@ fn a_list_that_was_changed_while_the_server_was_down() {
     assert_eq!(world.redis.cli(&["EXISTS", "d:987654"]), "(integer) 0");
     world.assert_rows(&RowOracle::hash("d:{id}", "doc", &["version", "id"]));
     eventually("the mapping that is gone to be purged", SOON, || {
-        (world.redis.cli(&["--scan", "--pattern", "e:*"]).is_empty()).then_some(())
+        let keys = world.redis.cli(&["--scan", "--pattern", "e:*"]);
+        keys.is_empty().then_some(())
     });
     world.execute("UPDATE doc SET version = version + 1");
     assert_eq!(world.assert_rows(&oracle()).keys, 20);
