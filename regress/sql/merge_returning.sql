@@ -92,6 +92,16 @@ EXECUTE m (31, 'a');
 EXECUTE m (31, 'b');
 EXECUTE m (129, 'c');
 \! cached user:*
+-- By way of a view.
+CREATE VIEW seen AS SELECT name AS called, id AS number FROM users WHERE id > 100 WITH CHECK OPTION;
+MERGE INTO seen s USING (VALUES (129, 'seen'), (31, 'not seen'), (200, 'new')) n (id, name) ON n.id = s.number
+    WHEN MATCHED THEN UPDATE SET called = n.name
+    WHEN NOT MATCHED AND n.id > 100 THEN INSERT VALUES (n.name, n.id)
+    RETURNING merge_action(), s.*;
+\! cached user:*
+\! cached new:200
+MERGE INTO seen s USING (VALUES (129)) n (id) ON n.id = s.number WHEN MATCHED THEN DELETE;
+\! cached user:*
 -- Partitions that are pruned when it starts.
 PREPARE p (int, int) AS MERGE INTO stock s USING (VALUES ($2)) n (item) ON s.shop = $1 AND s.item = n.item
     WHEN MATCHED AND s.amount > 1000 THEN DELETE

@@ -24,7 +24,7 @@ INSERT INTO users VALUES (4, 'u', 9) ON CONFLICT (id) DO NOTHING RETURNING old.n
 -- Rows that move to another partition and their old versions, in the columns of the table.
 UPDATE stock SET shop = 3 - shop, amount = amount + 1 WHERE item < 3 RETURNING old.*, new.*, old.tableoid::regclass, new.tableoid::regclass;
 DELETE FROM stock WHERE item = 3 RETURNING old.*, new.*;
-MERGE INTO stock s USING (VALUES (2, 1, NULL), (1, 2, 2), (1, 9, 1)) n (shop, item, other) ON n.shop = s.shop AND n.item = s.item
+MERGE INTO stock s USING (VALUES (2, 1, NULL), (1, 2, 2), (2, 9, 1)) n (shop, item, other) ON n.shop = s.shop AND n.item = s.item
     WHEN MATCHED AND n.other IS NULL THEN DELETE
     WHEN MATCHED THEN UPDATE SET shop = n.other
     WHEN NOT MATCHED THEN INSERT VALUES (n.shop, n.item, 90)
