@@ -15,6 +15,7 @@
 mod folder;
 mod installation;
 mod load;
+mod memory;
 mod pgserver;
 mod port;
 mod process;
@@ -25,6 +26,7 @@ mod world;
 
 pub use installation::{Installation, installation, repository};
 pub use load::{Dice, Done, Load, MAPPINGS, STEADY, Shape};
+pub use memory::private_kilobytes;
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
 pub use redisserver::Redis;
 pub use row_oracle::{Comparison, Difference, Format, RowOracle};

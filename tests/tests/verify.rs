@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{Load, Shape, World, WorldBuilder, eventually};
+use pg_redis_cache_tests::{Load, Shape, World, WorldBuilder, eventually, private_kilobytes};
 use postgres::Client;
 use postgres::error::SqlState;
 
@@ -179,26 +179,14 @@ fn large_world(rows: i64, settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -
     world
 }
 
-/// Kilobytes that a process has written and shares with nobody.
-fn private_kilobytes(pid: i32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
-    let mut kilobytes = 0;
-    let mut is_shared = false;
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next()) {
-            (Some("Private_Dirty:"), Some(size)) if !is_shared => kilobytes += size.parse::<u64>().unwrap(),
-            (Some(first), Some(permissions)) if !first.ends_with(':') => {
-                is_shared = permissions.ends_with('s')
-            }
-            _ => {}
-        }
-    }
-    kilobytes
-}
-
 fn pid(client: &mut Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
+}
+
+/// What a process has for itself, its stack included.
+fn kilobytes(pid: i32) -> u64 {
+    let (stack, others) = private_kilobytes(pid as u32);
+    stack + others
 }
 
 /// Measures a backend and the worker until stopped; the most that each has had.
@@ -209,8 +197,8 @@ fn measure(world: &World, backend: i32) -> (Arc<AtomicBool>, JoinHandle<(u64, u6
     let measuring = std::thread::spawn(move || {
         let mut most = (0, 0);
         while !stopped.load(Ordering::Acquire) {
-            most.0 = private_kilobytes(backend).max(most.0);
-            most.1 = private_kilobytes(worker).max(most.1);
+            most.0 = kilobytes(backend).max(most.0);
+            most.1 = kilobytes(worker).max(most.1);
             sleep(Duration::from_millis(20));
         }
         most
@@ -233,9 +221,9 @@ fn a_million_rows_are_warmed_and_verified_in_bounded_memory() {
         )
         .unwrap();
     let backend = pid(&mut client);
-    let before = private_kilobytes(backend);
+    let before = kilobytes(backend);
     let worker = world.postgres.child("pg_redis_cache").expect("the worker runs") as i32;
-    let worker_before = private_kilobytes(worker);
+    let worker_before = kilobytes(worker);
     let (stop, measuring) = measure(&world, backend);
 
     let began = Instant::now();
@@ -311,7 +299,7 @@ fn large_values_are_warmed_and_verified_in_bounded_memory() {
         .batch_execute("SELECT redis_cache.warm('doc', 'id <= 2'); SELECT * FROM redis_cache.verify('doc')")
         .unwrap();
     let backend = pid(&mut client);
-    let before = private_kilobytes(backend);
+    let before = kilobytes(backend);
     let (stop, measuring) = measure(&world, backend);
     let handed: i64 = client
         .query_one("SELECT redis_cache.warm('doc')", &[])

@@ -4,7 +4,7 @@
 //! again, because a commit may be on its way. A difference is reported only if it is **certain**:
 //!
 //! 1. the slot's version and the mapping's epoch are noted, and the row is read under a new snapshot;
-//! 2. all that was committed until then gets into Redis ([`caught_up`]);
+//! 2. all that was committed until then gets into Redis ([`queue::caught_up`]);
 //! 3. Redis is read, and then the row under another new snapshot;
 //! 4. all that was committed until then is taken off the ring, too;
 //! 5. the row is the same in both snapshots, version and epoch have not moved, and Redis still differs.
