@@ -158,7 +158,7 @@ impl Verification {
     fn compare_window(&mut self) -> bool {
         pgrx::check_for_interrupts!();
         let _settings = Settings::set();
-        self.target.check_active(self.shared);
+        self.target.check(self.shared);
         let window = self.candidates.take(&mut self.redis, self.window);
         if window.is_empty() {
             return false;
@@ -252,7 +252,7 @@ impl Verification {
         let seen = self.look(candidates());
         let second = self.rows(candidates());
         self.catch_up();
-        self.target.check_active(self.shared);
+        self.target.check(self.shared);
         let mut unsettled = Vec::new();
         for (index, mut suspect) in mem::take(&mut suspects).into_iter().enumerate() {
             let key = suspect.candidate.key();
