@@ -35,7 +35,7 @@ SELECT redis_cache.wait();
 SET DateStyle = 'German, DMY'; SET TimeZone = 'Asia/Tokyo'; SET bytea_output = escape; SET IntervalStyle = sql_standard;
 SELECT name, (SELECT count(*) FROM redis_cache.verify(name)) AS differences FROM redis_cache.mappings ORDER BY name;
 RESET ALL;
-\! redis DBSIZE
+\! redis EVAL 'return #redis.call("KEYS", "u*:*")' 0
 -- it fills nothing, and a key that is missing is no difference
 SELECT redis_cache.invalidate_all('users') AS purged;
 SET pg_redis_cache.fill = on;

@@ -39,6 +39,15 @@ ROLLBACK TO a;
 SELECT * FROM redis_cache.verify('parted');
 SELECT redis_cache.warm('parted');
 ROLLBACK;
+-- also where the rows are changed while it is under way
+\! redis EVAL 'for id = 1, 400 do redis.call("HSET", "user:" .. 1000 + id, "name", "nobody") end' 0 >/dev/null
+BEGIN;
+DECLARE c CURSOR FOR SELECT (redis_cache.verify('users')).problem;
+FETCH 1 FROM c;
+UPDATE users SET name = 'not committed' WHERE id = 1;
+FETCH ALL FROM c;
+ROLLBACK;
+SELECT redis_cache.invalidate_all('users') AS purged;
 -- a new row that nobody captures is not committed either
 BEGIN;
 INSERT INTO users VALUES (6, 'not committed');

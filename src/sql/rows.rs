@@ -31,11 +31,12 @@ use crate::{
 pub struct Target {
     pub mapping: Rc<ActiveMapping>,
     pub table: Oid,
+    function: &'static str,
 }
 
 impl Target {
     /// Finds an active mapping of this database and locks its table, or raises. `function` is the one that asks.
-    pub fn open(shared: Shared, name: &str, function: &str) -> Self {
+    pub fn open(shared: Shared, name: &str, function: &'static str) -> Self {
         check_isolation(function);
         let first = keys::find(shared, name).mapping;
         // SAFETY: within a transaction.
@@ -47,7 +48,30 @@ impl Target {
         }
         // What it was before the lock may have changed.
         let Found { mapping } = keys::find(shared, name);
-        if xact::has_changes(mapping.index) {
+        let table = relations::table_of(&mapping.definition);
+        check_row_security(table, name, function);
+        let target = Self {
+            mapping,
+            table,
+            function,
+        };
+        target.check(shared);
+        target
+    }
+
+    /// Raises if the mapping is no longer what it was, because the list has changed or the table does not fit any
+    /// more, or if this transaction has changed rows of it.
+    pub fn check(&self, shared: Shared) {
+        let (name, function) = (&self.mapping.definition.name, self.function);
+        if shared.active_mapping(self.mapping.fingerprint) != Some(self.mapping.index) {
+            raise(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("mapping \"{name}\" is not active any more"),
+                "",
+                "See redis_cache.mappings.",
+            );
+        }
+        if xact::has_changes(self.mapping.index) {
             raise(
                 PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
                 format!(
@@ -55,24 +79,6 @@ impl Target {
                 ),
                 "Redis gets them when the transaction commits.",
                 "Call it in a transaction of its own.",
-            );
-        }
-        let table = relations::table_of(&mapping.definition);
-        check_row_security(table, name, function);
-        Self { mapping, table }
-    }
-
-    /// Raises if the mapping is no longer what it was: the list has changed, or the table does not fit any more.
-    pub fn check_active(&self, shared: Shared) {
-        if shared.active_mapping(self.mapping.fingerprint) != Some(self.mapping.index) {
-            raise(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!(
-                    "mapping \"{}\" is not active any more",
-                    self.mapping.definition.name
-                ),
-                "",
-                "See redis_cache.mappings.",
             );
         }
     }

@@ -60,7 +60,7 @@ fn warm(mapping: Option<&str>, predicate: default!(Option<&str>, "NULL")) -> i64
     let mut hand = Hand::new(shared, rows::placed(&target.mapping), progress);
     while let Some((first, behind)) = pages.take() {
         pgrx::check_for_interrupts!();
-        target.check_active(shared);
+        target.check(shared);
         // Before the snapshot is taken: it should be young when its rows arrive.
         hand.wait_for_room();
         let before = hand.read;

@@ -15,6 +15,7 @@
 mod folder;
 mod installation;
 mod load;
+mod memory;
 mod pgserver;
 mod port;
 mod process;
@@ -27,6 +28,7 @@ mod world;
 
 pub use installation::{Installation, installation, repository};
 pub use load::{Dice, Done, Load, MAPPINGS, STEADY, Shape};
+pub use memory::private_kilobytes;
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
 pub use proxy::Proxy;
 pub use redisserver::Redis;

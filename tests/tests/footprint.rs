@@ -6,7 +6,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use pg_redis_cache_tests::{Load, Postgres, Shape, Shutdown, World};
+use pg_redis_cache_tests::{Load, Postgres, Shape, Shutdown, World, private_kilobytes};
 use postgres::Client;
 
 /// More than this and a session costs too much.
@@ -15,32 +15,6 @@ const SESSION_KB: u64 = 120;
 const STACK_KB: u64 = 250;
 /// The worker's allocator may round; a leak of 50 bytes a transaction would be more than this in the long run.
 const WORKER_KB: u64 = 3 * 1024;
-
-/// Kilobytes that a process has written and shares with nobody: those of its stack, and all others.
-///
-/// Mappings of shared memory do not count: there a page is called private while one process happens to be the
-/// only one to have touched it.
-fn private_kilobytes(pid: u32) -> (u64, u64) {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
-    let (mut stack, mut others) = (0, 0);
-    let (mut is_shared, mut is_stack) = (false, false);
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next()) {
-            (Some("Private_Dirty:"), Some(_)) if is_shared => {}
-            (Some("Private_Dirty:"), Some(size)) => {
-                let place = if is_stack { &mut stack } else { &mut others };
-                *place += size.parse::<u64>().unwrap();
-            }
-            (Some(first), Some(permissions)) if !first.ends_with(':') => {
-                is_shared = permissions.ends_with('s');
-                is_stack = line.ends_with("[stack]");
-            }
-            _ => {}
-        }
-    }
-    (stack, others)
-}
 
 fn pid(client: &mut Client) -> u32 {
     let row = client.query_one("SELECT pg_backend_pid()", &[]).unwrap();

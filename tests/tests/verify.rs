@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{Load, Shape, World, WorldBuilder, eventually};
+use pg_redis_cache_tests::{Load, Shape, World, WorldBuilder, eventually, private_kilobytes};
 use postgres::Client;
 use postgres::error::SqlState;
 
@@ -25,7 +25,7 @@ fn verify(client: &mut Client, mapping: &str) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-fn redis(world: &World, command: &[&str]) {
+fn plant(world: &World, command: &[&str]) {
     world.redis.cli(command);
 }
 
@@ -33,10 +33,10 @@ fn redis(world: &World, command: &[&str]) {
 /// that the load does not use: it is reported each time, and nothing else ever is.
 fn hold(shape: Shape, settings: impl FnOnce(WorldBuilder) -> WorldBuilder) {
     let world = Load::world(shape, settings);
-    redis(&world, &["HSET", "doc:1000001", "version", "1"]);
-    redis(&world, &["HSET", "gone:1000001", "version", "1"]);
-    redis(&world, &["SET", "j:1000001", "{}"]);
-    redis(&world, &["SET", "s:1000001", "stamp", "EX", "1000"]);
+    plant(&world, &["HSET", "doc:1000001", "version", "1"]);
+    plant(&world, &["HSET", "gone:1000001", "version", "1"]);
+    plant(&world, &["SET", "j:1000001", "{}"]);
+    plant(&world, &["SET", "s:1000001", "stamp", "EX", "1000"]);
     let load = Load::start(&world, shape);
     let mut client = world.connect();
     let end = Instant::now() + LASTS;
@@ -54,7 +54,7 @@ fn hold(shape: Shape, settings: impl FnOnce(WorldBuilder) -> WorldBuilder) {
         "{rounds} rounds beside {} commits and {} reads",
         done.commits, done.reads
     );
-    redis(
+    plant(
         &world,
         &["DEL", "doc:1000001", "gone:1000001", "j:1000001", "s:1000001"],
     );
@@ -106,7 +106,7 @@ fn a_worker_that_falls_behind_is_no_difference() {
     });
     world.postgres.signal(worker, libc::SIGCONT);
     assert_eq!(verifying.join().unwrap(), []);
-    redis(&world, &["HSET", "doc:500", "version", "1"]);
+    plant(&world, &["HSET", "doc:500", "version", "1"]);
     assert_eq!(verify(&mut world.connect(), "doc").len(), 1);
 }
 
@@ -150,6 +150,13 @@ fn a_redis_that_is_gone_is_told() {
     assert_eq!(world.redis.cli(&["HGET", "doc:1", "version"]), "\"1\"");
 }
 
+/// How many keys the table's mapping has in Redis.
+fn keys(world: &World) -> i64 {
+    let mut command = redis::cmd("EVAL");
+    command.arg("return #redis.call('KEYS', 'doc:*')").arg(0);
+    command.query(&mut world.redis()).expect("keys can be counted")
+}
+
 /// A column of the view `progress`, of the only function that runs.
 fn progress(client: &mut Client, column: &str) -> Option<String> {
     let rows = client
@@ -172,26 +179,14 @@ fn large_world(rows: i64, settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -
     world
 }
 
-/// Kilobytes that a process has written and shares with nobody.
-fn private_kilobytes(pid: i32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
-    let mut kilobytes = 0;
-    let mut is_shared = false;
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next()) {
-            (Some("Private_Dirty:"), Some(size)) if !is_shared => kilobytes += size.parse::<u64>().unwrap(),
-            (Some(first), Some(permissions)) if !first.ends_with(':') => {
-                is_shared = permissions.ends_with('s')
-            }
-            _ => {}
-        }
-    }
-    kilobytes
-}
-
 fn pid(client: &mut Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
+}
+
+/// What a process has for itself, its stack included.
+fn kilobytes(pid: i32) -> u64 {
+    let (stack, others) = private_kilobytes(pid as u32);
+    stack + others
 }
 
 /// Measures a backend and the worker until stopped; the most that each has had.
@@ -202,8 +197,8 @@ fn measure(world: &World, backend: i32) -> (Arc<AtomicBool>, JoinHandle<(u64, u6
     let measuring = std::thread::spawn(move || {
         let mut most = (0, 0);
         while !stopped.load(Ordering::Acquire) {
-            most.0 = private_kilobytes(backend).max(most.0);
-            most.1 = private_kilobytes(worker).max(most.1);
+            most.0 = kilobytes(backend).max(most.0);
+            most.1 = kilobytes(worker).max(most.1);
             sleep(Duration::from_millis(20));
         }
         most
@@ -226,9 +221,9 @@ fn a_million_rows_are_warmed_and_verified_in_bounded_memory() {
         )
         .unwrap();
     let backend = pid(&mut client);
-    let before = private_kilobytes(backend);
+    let before = kilobytes(backend);
     let worker = world.postgres.child("pg_redis_cache").expect("the worker runs") as i32;
-    let worker_before = private_kilobytes(worker);
+    let worker_before = kilobytes(worker);
     let (stop, measuring) = measure(&world, backend);
 
     let began = Instant::now();
@@ -256,11 +251,11 @@ fn a_million_rows_are_warmed_and_verified_in_bounded_memory() {
     assert_eq!(handed, ROWS);
     assert_eq!(progress(&mut other, "pid"), None);
     world.wait();
-    assert_eq!(world.redis.cli(&["DBSIZE"]), format!("(integer) {ROWS}"));
+    assert_eq!(keys(&world), ROWS);
 
     // One in a hundred is wrong, and so is about one in a hundred of a sample.
-    let plant = "for i = 1, 1000000, 100 do redis.call('HSET', 'doc:' .. i, 'body', 'other') end";
-    redis(&world, &["EVAL", plant, "0"]);
+    let script = "for i = 1, 1000000, 100 do redis.call('HSET', 'doc:' .. i, 'body', 'other') end";
+    plant(&world, &["EVAL", script, "0"]);
     let began = Instant::now();
     let sql = "SELECT count(*), count(DISTINCT key), count(*) FILTER (WHERE problem <> 'field \"body\" differs') \
                FROM redis_cache.verify('doc', 100000)";
@@ -304,7 +299,7 @@ fn large_values_are_warmed_and_verified_in_bounded_memory() {
         .batch_execute("SELECT redis_cache.warm('doc', 'id <= 2'); SELECT * FROM redis_cache.verify('doc')")
         .unwrap();
     let backend = pid(&mut client);
-    let before = private_kilobytes(backend);
+    let before = kilobytes(backend);
     let (stop, measuring) = measure(&world, backend);
     let handed: i64 = client
         .query_one("SELECT redis_cache.warm('doc')", &[])
@@ -352,8 +347,7 @@ fn both_can_be_cancelled() {
         assert_eq!(progress(&mut client, "pid"), None);
         // What had been handed over stays, and is right; the session goes on.
         world.wait();
-        let keys: i64 = redis::cmd("DBSIZE").query(&mut world.redis()).unwrap();
-        assert!((1000..1_000_000).contains(&keys), "{keys} keys");
+        assert!((1000..1_000_000).contains(&keys(&world)), "{} keys", keys(&world));
         client
             .batch_execute("SELECT redis_cache.warm('doc', 'id <= 10')")
             .unwrap();

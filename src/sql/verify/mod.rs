@@ -4,7 +4,7 @@
 //! again, because a commit may be on its way. A difference is reported only if it is **certain**:
 //!
 //! 1. the slot's version and the mapping's epoch are noted, and the row is read under a new snapshot;
-//! 2. all that was committed until then gets into Redis ([`caught_up`]);
+//! 2. all that was committed until then gets into Redis ([`queue::caught_up`]);
 //! 3. Redis is read, and then the row under another new snapshot;
 //! 4. all that was committed until then is taken off the ring, too;
 //! 5. the row is the same in both snapshots, version and epoch have not moved, and Redis still differs.
@@ -158,7 +158,7 @@ impl Verification {
     fn compare_window(&mut self) -> bool {
         pgrx::check_for_interrupts!();
         let _settings = Settings::set();
-        self.target.check_active(self.shared);
+        self.target.check(self.shared);
         let window = self.candidates.take(&mut self.redis, self.window);
         if window.is_empty() {
             return false;
@@ -252,7 +252,7 @@ impl Verification {
         let seen = self.look(candidates());
         let second = self.rows(candidates());
         self.catch_up();
-        self.target.check_active(self.shared);
+        self.target.check(self.shared);
         let mut unsettled = Vec::new();
         for (index, mut suspect) in mem::take(&mut suspects).into_iter().enumerate() {
             let key = suspect.candidate.key();
