@@ -10,6 +10,7 @@ mod hooks;
 mod nodes;
 mod shared;
 mod sql;
+mod test_points;
 mod worker;
 mod xact;
 
@@ -26,6 +27,7 @@ pub extern "C-unwind" fn _PG_init() {
         return;
     }
     gucs::init();
+    test_points::init();
     shared::init();
     hooks::init();
     xact::init();

@@ -8,7 +8,10 @@ use pg_redis_cache_core::{
 use pgrx::pg_sys;
 
 use super::{has_changes, next_xid, now_ms};
-use crate::shared::Shared;
+use crate::{
+    shared::Shared,
+    test_points::{self, TestPoint},
+};
 
 /// Memory that the buffer for an entry keeps between statements, in bytes.
 const KEPT: usize = 16 * 1024;
@@ -56,6 +59,7 @@ pub fn send_fills(
         if admitted.is_empty() {
             return Some(0);
         }
+        test_points::wait_at(TestPoint::Fill);
         if append(shared, log.seal(number, xmin, xmax)) {
             shared.wake_worker(false);
             return Some(admitted.len());

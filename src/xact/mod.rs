@@ -31,6 +31,7 @@ use crate::{
     capture::relations,
     compat, gucs,
     shared::{MappingState, Shared},
+    test_points::{self, TestPoint},
 };
 
 /// A place in the transaction's buffer.
@@ -351,6 +352,7 @@ fn committed(shared: Shared) {
             // Another library changed rows in its own PRE_COMMIT, after ours: their values were not sealed.
             sealed.purge(&touched);
         }
+        test_points::wait_at(TestPoint::Append);
         appended = Some(append::append(shared, &mut sealed, top_xid_at_commit()));
         TRANSACTION.with_borrow_mut(|transaction| transaction.buffer.reclaim(sealed));
     } else if late {
