@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PG_CONFIG DESTDIR
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup install uninstall installcheck package test lint bench pg-regress chaos fuzz demo demo-stop clean
+.PHONY: all help setup install uninstall installcheck package test lint bench pg-regress chaos mutants fuzz demo demo-stop clean
 
 all: ## build the extension (release) into .build
 	@scripts/setup build
@@ -51,6 +51,10 @@ pg-regress: ## PostgreSQL's own tests with every table tapped, compared with a r
 chaos: ## faults at random for CHAOS_SECONDS (600), judged after each; writes docs/CHAOS.md
 	@scripts/setup build servers
 	@scripts/chaos
+
+mutants: ## leave out one condition of the rules after the other; the tests have to notice each
+	@scripts/setup build servers
+	@scripts/mutants
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/setup build fuzz
