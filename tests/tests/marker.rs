@@ -210,8 +210,13 @@ fn an_immediate_stop_and_a_crash_purge() {
 #[test]
 fn a_backend_that_is_killed_purges_though_the_start_was_clean() {
     let mut world = world();
-    world.restart_postgres(Shutdown::Fast);
+    world.postgres.stop(Shutdown::Fast);
+    let key = own_keys(&world.redis, "marker").pop().expect("a marker");
+    assert_eq!(world.redis.cli(&["COPY", &key, "aside"]), "(integer) 1");
+    world.postgres.start_again();
     settled(&world);
+    // What has been read at the start is used up, even if Redis had the marker still.
+    assert_eq!(world.redis.cli(&["COPY", "aside", &key]), "(integer) 1");
     plant(&world.redis);
     let mut victim = world.connect();
     let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
@@ -692,9 +697,21 @@ fn no_heartbeat_without_mappings() {
     });
 }
 
+/// Ends the other threads, however this one ends.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn what_was_committed_before_the_heartbeats_time_is_in_redis() {
     let world = world();
+    // Large rows: when Redis stands still they pile up, and a command on another connection overtakes them.
+    world.execute("ALTER TABLE doc ADD body text");
+    world.set_mappings("doc:{id} => SELECT version, body FROM doc");
     let key = heartbeat_key(&world);
     let stop = AtomicBool::new(false);
     let committed = std::sync::Mutex::new(vec![(0u128, 0i64)]);
@@ -702,22 +719,22 @@ fn what_was_committed_before_the_heartbeats_time_is_in_redis() {
         scope.spawn(|| {
             let mut client = world.connect();
             while !stop.load(Ordering::Relaxed) {
-                let sql = "UPDATE doc SET version = version + 1 WHERE id = 1 RETURNING version";
-                let version = client.query_one(sql, &[]).unwrap().get(0);
+                let sql = "UPDATE doc SET version = version + 1, body = repeat('x', 1000000) WHERE id <= 8 \
+                           RETURNING version";
+                let version = client.query(sql, &[]).unwrap()[0].get(0);
                 // Rounded up: the commit was over by then.
                 committed.lock().unwrap().push((now() + 1, version));
-                std::thread::sleep(Duration::from_millis(1));
             }
         });
         scope.spawn(|| {
-            // Redis falls behind, again and again.
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(300));
                 world.redis.freeze();
-                std::thread::sleep(Duration::from_millis(400));
+                std::thread::sleep(Duration::from_millis(700));
                 world.redis.thaw();
             }
         });
+        let _stopped = StopAtEnd(&stop);
         let mut redis = world.redis();
         let mut seen = std::collections::BTreeSet::new();
         let start = Instant::now();
@@ -740,9 +757,8 @@ fn what_was_committed_before_the_heartbeats_time_is_in_redis() {
             }
             seen.insert(time);
         }
-        stop.store(true, Ordering::Relaxed);
         seen.len()
     });
-    assert_eq!(beats, 6, "heartbeats seen");
-    world.assert_rows(&oracle());
+    assert!(beats >= 2, "{beats} heartbeats seen");
+    world.assert_rows(&RowOracle::hash("doc:{id}", "doc", &["version", "body"]));
 }
