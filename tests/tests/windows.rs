@@ -282,7 +282,7 @@ fn a_purge_waits_for_what_is_on_its_way() {
     let list = world.redis.cli(&["CLIENT", "LIST"]);
     let is_control = |client: &&str| client.contains(":control:");
     let control = list
-        .split("\\n")
+        .lines()
         .find(is_control)
         .expect("the control connection is there");
     let id = control
