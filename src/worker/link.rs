@@ -47,7 +47,8 @@ impl Target {
 
     fn settings(&self) -> Result<Settings, String> {
         Ok(Settings {
-            address: Address::parse(&self.url).map_err(|error| format!("the setting url is not valid: {error}"))?,
+            address: Address::parse(&self.url)
+                .map_err(|error| format!("the setting url is not valid: {error}"))?,
             password: (!self.password_file.is_empty()).then(|| Secret::new(self.password.clone())),
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
