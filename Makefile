@@ -17,8 +17,7 @@ help: ## this list
 setup: ## install everything that any target needs
 	@scripts/setup build servers versions lint
 
-install: ## build and install into the PostgreSQL of PG_CONFIG (DESTDIR is honoured)
-	@scripts/setup build
+install: ## build and install into the PostgreSQL of PG_CONFIG (DESTDIR is honoured); with sudo, only what was built
 	@scripts/install install
 
 uninstall: ## remove what install has installed

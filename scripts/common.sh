@@ -81,14 +81,19 @@ each_pg_config() {
     done
 }
 
-# Sets pg_config, major (one of $versions) and what cargo needs to know of them.
-use_postgres() {
+# Sets pg_config and major (one of $versions). Writes nothing.
+find_postgres() {
     pg_config=$(find_pg_config) || die "no pg_config with server headers; run scripts/setup build"
     major=$(major_of "$pg_config")
     case $major in
         15 | 16 | 18) ;;
         *) die "$("$pg_config" --version) is not supported: PostgreSQL 15, 16 and 18 are" ;;
     esac
+}
+
+# The same, and what cargo needs to know of them.
+use_postgres() {
+    find_postgres
     # cargo-pgrx's configuration, not the user's own, and one for each version: cargo builds the bindings anew when
     # the file has changed.
     export PGRX_HOME=$build/pgrx/pg$major

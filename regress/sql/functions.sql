@@ -46,6 +46,8 @@ SELECT redis_cache.get('nobody', '1');
 SELECT redis_cache.get('broken', '1');
 SELECT redis_cache.get('far', '1');
 SELECT redis_cache.get('users');
+SELECT redis_cache.ttl('places');
+SELECT redis_cache.invalidate('users');
 SELECT redis_cache.get('users', VARIADIC ARRAY[]::text[]);
 SELECT redis_cache.get('users', '1', '2');
 SELECT redis_cache.get('users', VARIADIC ARRAY[['1', '2'], ['3', '4']]);

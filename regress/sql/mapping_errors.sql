@@ -18,6 +18,7 @@ ALTER SYSTEM SET pg_redis_cache.mappings = '=> SELECT name FROM users';
 -- the SELECT
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} SELECT name FROM users';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => UPDATE users SET name = 1';
+ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => name, email FROM users';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name FROM users WHERE id > 5';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name FROM users JOIN others USING (id)';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name FROM users, others';
@@ -29,6 +30,7 @@ ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name, name FROM 
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT users.name FROM users';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name FROM a.b.c';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name, order FROM users';
+ALTER SYSTEM SET pg_redis_cache.mappings = 'order:{id} => SELECT name FROM order';
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name FROM users -- all';
 -- the options
 ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT name FROM users WITH (tll = 5)';

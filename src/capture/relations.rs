@@ -236,11 +236,13 @@ pub fn local_fingerprint() -> u64 {
     KNOWN.with_borrow(|known| known.fingerprint)
 }
 
-/// The list of the settings, empty while `enabled` is off.
+/// The list in force: that of the settings, empty while `enabled` is off.
 pub fn configured() -> Vec<Mapping> {
-    if !gucs::ENABLED.get() {
-        return Vec::new();
-    }
+    if gucs::ENABLED.get() { listed() } else { Vec::new() }
+}
+
+/// The list of the settings, whatever `enabled` says.
+pub fn listed() -> Vec<Mapping> {
     config::parse_list(&gucs::text(&gucs::MAPPINGS)).unwrap_or_default()
 }
 

@@ -238,7 +238,10 @@ impl Shared {
     /// The caller holds the ring's lock.
     pub fn lose_locked(&self, mapping: u16, xid: u64, reason: Reason) {
         self.gates().lose_locked(mapping, xid);
-        self.stats(mapping).purge_wanted(reason);
+        // What cannot have keys is not purged.
+        if self.has_kinds(mapping) {
+            self.stats(mapping).purge_wanted(reason);
+        }
     }
 
     /// Whether a backend waits for the tail to move.

@@ -26,7 +26,7 @@ pub struct Found {
 /// Finds an active mapping of this database by name, or raises.
 pub fn find(shared: Shared, name: &str) -> Found {
     let default_database = gucs::text(&gucs::DATABASE);
-    let list = relations::configured();
+    let list = relations::listed();
     let Some(mapping) = list.iter().find(|mapping| mapping.name == name) else {
         raise(
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -35,6 +35,14 @@ pub fn find(shared: Shared, name: &str) -> Found {
             "The view redis_cache.mappings lists the mappings.",
         );
     };
+    if !gucs::ENABLED.get() {
+        raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "caching is off",
+            "",
+            "Set pg_redis_cache.enabled to on and reload the configuration.",
+        );
+    }
     let database = mapping.effective_database(&default_database);
     if relations::current_database().as_deref() != Some(database) {
         raise(
@@ -61,6 +69,9 @@ pub fn find(shared: Shared, name: &str) -> Found {
 }
 
 /// The key for values given as text, each cast by its column's input function and encoded again.
+///
+/// The functions that take a key have none of its values as their default, so that a call without any is told here
+/// what is missing, and not by the parser that there is no such function.
 pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Vec<u8>, u64) {
     let mapping = &found.mapping;
     if values.len() != mapping.key.len() {
@@ -105,7 +116,7 @@ pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Ve
 /// What Redis holds for a key now; NULL if nothing. A hash comes as an object of texts, a json document as it
 /// is, a string as a JSON string.
 #[pg_extern(volatile, parallel_unsafe)]
-fn get(mapping: &str, key: VariadicArray<'_, &str>) -> Option<JsonB> {
+fn get(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> Option<JsonB> {
     let found = find(shared(), mapping);
     let (key, _) = encode(&found, mapping, key);
     let mut redis = Connection::open();
@@ -137,7 +148,7 @@ pub fn document(format: Format, text: &[u8]) -> JsonB {
 
 /// The time that a key has left; NULL if there is no such key, or it does not expire.
 #[pg_extern(volatile, parallel_unsafe)]
-fn ttl(mapping: &str, key: VariadicArray<'_, &str>) -> Option<Interval> {
+fn ttl(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> Option<Interval> {
     let found = find(shared(), mapping);
     let (key, _) = encode(&found, mapping, key);
     // PTTL: -2 without the key, -1 without an expiry.

@@ -17,14 +17,19 @@ use crate::{
 /// How long an invalidation or a ping waits for the worker's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The hints for want of an answer.
+const NO_PING: &str = "See redis_cache.status.";
+const NO_INVALIDATION: &str =
+    "An invalidation stays in the queue and is done when Redis is back. See redis_cache.status.";
+
 /// Deletes a key, in order with everything else that is on its way to Redis, and tells whether it was there.
 /// NULL if that cannot be told, because the connection was lost meanwhile.
 #[pg_extern(volatile, parallel_unsafe)]
-fn invalidate(mapping: &str, key: VariadicArray<'_, &str>) -> Option<bool> {
+fn invalidate(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> Option<bool> {
     let shared = shared();
     let found = keys::find(shared, mapping);
     let (key, hash) = keys::encode(&found, mapping, key);
-    let deleted = ask(shared, found.mapping.index, hash, &key);
+    let deleted = ask(shared, found.mapping.index, hash, &key, NO_INVALIDATION);
     (deleted >= 0).then_some(deleted > 0)
 }
 
@@ -33,15 +38,15 @@ fn invalidate(mapping: &str, key: VariadicArray<'_, &str>) -> Option<bool> {
 fn invalidate_all(mapping: &str) -> i64 {
     let shared = shared();
     let found = keys::find(shared, mapping);
-    ask(shared, found.mapping.index, 0, b"")
+    ask(shared, found.mapping.index, 0, b"", NO_INVALIDATION)
 }
 
 /// A round trip from the worker to Redis.
 #[pg_extern(volatile, parallel_unsafe)]
 fn ping() -> Interval {
-    let microseconds = ask(shared(), batch::PING, 0, b"");
+    let microseconds = ask(shared(), batch::PING, 0, b"", NO_PING);
     if microseconds < 0 {
-        no_answer("Redis did not answer.");
+        no_answer("Redis did not answer.", NO_PING);
     }
     Interval::from_micros(microseconds)
 }
@@ -85,11 +90,11 @@ fn purges_done(shared: Shared, timeout: Duration) -> bool {
     due.is_empty() || waiting::wait_for_purges(shared, &due, timeout) == Waited::Done
 }
 
-/// Sends a question through the ring and waits for its answer.
-fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8]) -> i64 {
+/// Sends a question through the ring and waits for its answer, or raises with that hint.
+fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8], hint: &str) -> i64 {
     let backend = compat::backend_number() as u32;
     let Some(ticket) = shared.replies().claim(backend) else {
-        no_answer("This process cannot receive one.");
+        no_answer("This process cannot receive one.", hint);
     };
     let mut entry = Vec::new();
     Invalidate {
@@ -115,7 +120,10 @@ fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8]) -> i64 {
     shared.replies().release(backend, ticket);
     match answer {
         Some(answer) => answer,
-        None => no_answer(&format!("There was none within {} seconds.", PATIENCE.as_secs())),
+        None => no_answer(
+            &format!("There was none within {} seconds.", PATIENCE.as_secs()),
+            hint,
+        ),
     }
 }
 
@@ -134,11 +142,11 @@ fn append(shared: Shared, entry: &[u8]) -> bool {
     true
 }
 
-fn no_answer(detail: &str) -> ! {
+fn no_answer(detail: &str, hint: &str) -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
         "no answer from Redis",
         detail,
-        "An invalidation stays in the queue and is done when Redis is back. See redis_cache.status.",
+        hint,
     )
 }

@@ -14,10 +14,10 @@ use crate::{
     shared::{MappingState, MappingStats, Shared, StatusText},
 };
 
-/// The list with the places of its mappings.
+/// The list of the settings, also while `enabled` is off, with the places of its mappings.
 pub fn placed(shared: Shared) -> Vec<(Option<u16>, Mapping)> {
     let default_database = gucs::text(&gucs::DATABASE);
-    relations::configured()
+    relations::listed()
         .into_iter()
         .map(|mapping| (shared.mapping_of(mapping.fingerprint(&default_database)), mapping))
         .collect()
@@ -40,6 +40,9 @@ fn mapping_rows() -> TableIterator<
         name!(state, String),
         name!(problem, Option<String>),
         name!(attached, Option<bool>),
+        name!(fill, String),
+        name!(write, String),
+        name!(insert, String),
     ),
 > {
     let shared = shared();
@@ -62,6 +65,9 @@ fn mapping_rows() -> TableIterator<
                 state.to_string(),
                 problem,
                 table_here(&mapping, &default_database).map(attached::is_attached),
+                mapping.fill.to_string(),
+                mapping.write.to_string(),
+                mapping.insert.to_string(),
             )
         })
         .collect();
@@ -69,6 +75,9 @@ fn mapping_rows() -> TableIterator<
 }
 
 fn state_of(shared: Shared, place: Option<u16>) -> (&'static str, Option<String>) {
+    if !gucs::ENABLED.get() {
+        return ("off", None);
+    }
     let Some(place) = place else {
         let problem = if shared.published() == 0 {
             None

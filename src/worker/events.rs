@@ -5,7 +5,6 @@ use pg_redis_cache_core::{
     coherence::Reason,
     redis::{Counts, Event, Fault, LossReason, PoolState, Server},
 };
-use pgrx::pg_sys;
 
 use super::Worker;
 use crate::shared::StatusText;
@@ -24,14 +23,12 @@ impl Worker {
     pub(super) fn handle(&mut self, event: Event) {
         match event {
             Event::Acknowledged { chunk, at, counts } => {
+                let stored = counts.iter().any(|(_, counts)| counts.sets + counts.fills > 0);
                 counts
                     .into_iter()
                     .for_each(|(mapping, counts)| self.count(mapping, &counts));
                 self.acknowledged(chunk, at);
-                if std::mem::take(&mut self.refusing) {
-                    self.trouble = None;
-                    pgrx::log!("pg_redis_cache: Redis takes writes again");
-                }
+                self.takes_writes(stored);
             }
             Event::Answer { ticket, deleted } => {
                 if let Some(asker) = self.feed.asker(ticket) {
@@ -64,10 +61,8 @@ impl Worker {
                 marker,
             } => self.came_up(server, changed, marker.as_deref()),
             Event::Disconnected { fault } => self.went_away(&fault),
-            Event::Refusing { fault } => {
-                self.refusing = true;
-                self.note_trouble(&fault.to_string());
-            }
+            Event::Refusing { fault } => self.refuses_writes(&fault),
+            Event::Full { fault } => self.has_no_memory(&fault),
             Event::Pong { ticket, round_trip } => {
                 if let Some(asker) = self.feed.asker(ticket) {
                     self.answer(asker, round_trip.map_or(-1, |time| time.as_micros() as i64));
@@ -114,7 +109,7 @@ impl Worker {
             .set_status_text(StatusText::ServerVersion, &server.version);
         self.shared.set_connected(true);
         self.connected = true;
-        if self.trouble.take().is_some() {
+        if self.connection_in_order() {
             self.shared.control().reconnects.fetch_add(1, Ordering::Relaxed);
             pgrx::log!("pg_redis_cache: connected to Redis {} again", server.version);
         } else if changed {
@@ -126,23 +121,7 @@ impl Worker {
     fn went_away(&mut self, fault: &Fault) {
         self.shared.set_connected(false);
         self.connected = false;
-        self.note_trouble(&fault.to_string());
-    }
-
-    /// Logs trouble once, until it is over.
-    pub(super) fn note_trouble(&mut self, trouble: &str) {
-        self.note_error(trouble);
-        if self.trouble.is_none() {
-            pgrx::log!("pg_redis_cache: {trouble}");
-        }
-        self.trouble = Some(trouble.to_string());
-    }
-
-    fn note_error(&self, error: &str) {
-        // SAFETY: reads the clock.
-        let now = unsafe { pg_sys::GetCurrentTimestamp() };
-        self.shared.set_status_text(StatusText::LastError, error);
-        self.shared.control().last_error_at.store(now, Ordering::Relaxed);
+        self.connection_in_trouble(fault);
     }
 
     fn note_pool(&self, pool: PoolState) {

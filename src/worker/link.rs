@@ -47,7 +47,8 @@ impl Target {
 
     fn settings(&self) -> Result<Settings, String> {
         Ok(Settings {
-            address: Address::parse(&self.url).map_err(|error| format!("pg_redis_cache.url: {error}"))?,
+            address: Address::parse(&self.url)
+                .map_err(|error| format!("the setting url is not valid: {error}"))?,
             password: (!self.password_file.is_empty()).then(|| Secret::new(self.password.clone())),
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
@@ -63,7 +64,7 @@ pub fn configured_address() -> Result<(Address, Option<Secret>), String> {
 
 /// The first line of a file that nobody but its owner (this user or root) can read.
 fn read_password(path: &str) -> Result<String, String> {
-    let problem = |what: &str| format!("pg_redis_cache.password_file \"{path}\" {what}");
+    let problem = |what: &str| format!("the password_file \"{path}\" {what}");
     let file = fs::File::open(path).map_err(|error| problem(&format!("cannot be read: {error}")))?;
     let metadata = file
         .metadata()
@@ -90,17 +91,15 @@ fn read_password(path: &str) -> Result<String, String> {
 impl Worker {
     /// Connects, or connects anew if a setting of the connection has changed.
     pub(super) fn connect(&mut self) {
-        let target = match Target::configured() {
-            Ok(target) => target,
-            Err(problem) => return self.note_trouble(&problem),
+        let configured = Target::configured().and_then(|target| Ok((target.settings()?, target)));
+        let (settings, target) = match configured {
+            Ok(configured) => configured,
+            Err(problem) => return self.settings_in_trouble(problem),
         };
+        self.settings_in_order();
         if self.engine.is_some() && target == self.settings {
             return;
         }
-        let settings = match target.settings() {
-            Ok(settings) => settings,
-            Err(problem) => return self.note_trouble(&problem),
-        };
         if self.engine.is_some() && target.url != self.settings.url {
             self.lose_everything(Reason::Server);
         }
@@ -123,7 +122,7 @@ impl Worker {
         let waker = self.wait_set.waker();
         match with_signals_blocked(|| Engine::start(setup, settings, waker)) {
             Ok(engine) => self.engine = Some(engine),
-            Err(error) => self.note_trouble(&error.to_string()),
+            Err(error) => self.settings_in_trouble(error.to_string()),
         }
     }
 }

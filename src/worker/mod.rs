@@ -14,6 +14,7 @@ mod link;
 mod marker;
 mod purges;
 mod resolver;
+mod trouble;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -91,13 +92,10 @@ struct Worker {
     tickets: Ticket,
     /// The note that was answered last, and whether Redis has done it.
     noted: Option<(Ticket, bool)>,
-    /// What was last logged of the connection.
-    trouble: Option<String>,
+    troubles: trouble::Troubles,
     /// Mappings whose losses have been logged, until something of theirs is stored again.
     lossy: HashSet<u16>,
     pace: Pace,
-    /// Redis refuses writes for now; the connection itself is there.
-    refusing: bool,
     /// The engine has ended on its own: nothing can be written any more.
     engine_ended: bool,
 }
@@ -131,10 +129,9 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         heartbeat: heartbeat::Heartbeat::default(),
         tickets: 0,
         noted: None,
-        trouble: None,
+        troubles: trouble::Troubles::default(),
         lossy: HashSet::new(),
         pace: Pace::new(Instant::now()),
-        refusing: false,
         engine_ended: false,
     };
     worker.begin();

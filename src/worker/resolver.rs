@@ -103,8 +103,11 @@ impl Worker {
         }
         for (database, mappings) in ended {
             for (place, fingerprint) in mappings {
-                if self.shared.fingerprint(place) == fingerprint && !self.shared.looked_at(place) {
-                    could_not_open(self.shared, place, &database);
+                if self.shared.fingerprint(place) == fingerprint
+                    && !self.shared.looked_at(place)
+                    && let Some(written) = self.written.get(&place)
+                {
+                    could_not_open(self.shared, place, &written.definition.name, &database);
                 }
             }
         }
@@ -220,6 +223,7 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
         },
     );
     let problem = found.as_ref().err().cloned().unwrap_or_default();
+    let known = known_problem(shared, place);
     let last = xact::next_xid().saturating_sub(1);
     shared.set_looked_at(place, true);
     {
@@ -238,10 +242,26 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
         }
     }
     shared.set_problem(place, &problem);
+    log_problem(shared, place, &mapping.name, known.as_deref());
     shared.wake_worker(true);
 }
 
-fn could_not_open(shared: Shared, place: u16, database: &str) {
+/// What is said to be wrong with a mapping that is in error.
+fn known_problem(shared: Shared, place: u16) -> Option<String> {
+    (shared.state(place) == MappingState::Error).then(|| shared.problem(place))
+}
+
+/// Logs what is wrong with a mapping, once until it is something else.
+fn log_problem(shared: Shared, place: u16, name: &str, known: Option<&str>) {
+    if let Some(problem) = known_problem(shared, place)
+        && known != Some(&problem)
+    {
+        pgrx::log!("pg_redis_cache: mapping \"{name}\" does not work: {problem}");
+    }
+}
+
+fn could_not_open(shared: Shared, place: u16, name: &str, database: &str) {
+    let known = known_problem(shared, place);
     let last = xact::next_xid().saturating_sub(1);
     {
         let _held = shared.lock_ring();
@@ -252,6 +272,7 @@ fn could_not_open(shared: Shared, place: u16, database: &str) {
     }
     let problem = format!("database \"{database}\" cannot be opened: see the server log");
     shared.set_problem(place, &problem);
+    log_problem(shared, place, name, known.as_deref());
 }
 
 /// Rule 9: floor, epoch and purge. What is as it was stays as it is.

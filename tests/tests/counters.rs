@@ -136,6 +136,42 @@ fn a_purge_is_counted() {
 }
 
 #[test]
+fn a_mapping_in_error_is_logged_once_and_not_purged() {
+    let world = world();
+    let list = "doc:{id} => SELECT version FROM doc; absent:{id} => SELECT name FROM absent";
+    world.postgres.set_conf("pg_redis_cache.mappings", list);
+    let until = |what: &str| {
+        eventually(what, Duration::from_secs(20), || {
+            let sql = format!("SELECT FROM redis_cache.mappings WHERE name = 'absent' AND {what}");
+            (!world.connect().query(&sql, &[]).unwrap().is_empty()).then_some(())
+        });
+    };
+    until("state = 'error' AND problem ~ 'absent'");
+    let worker = world.worker_pid();
+    world.postgres.signal(worker, libc::SIGTERM);
+    eventually("another worker", Duration::from_secs(20), || {
+        (world.worker_pid() != worker).then_some(())
+    });
+    world.wait();
+    let sql = "SELECT string_agg(concat_ws(' ', name, reason, count), ', ') FROM redis_cache.purges WHERE reason <> 'activated'";
+    let row = world.connect().query_one(sql, &[]).unwrap();
+    assert_eq!(row.get::<_, Option<String>>(0).as_deref(), Some("doc start 1"));
+    // Each of these has it looked at again.
+    world.postgres.reload();
+    world.execute("CREATE TABLE absent (id int PRIMARY KEY)");
+    until("state = 'error' AND problem ~ 'name'");
+    world.postgres.reload();
+    world.execute("ALTER TABLE absent ADD name text");
+    until("state = 'active'");
+    let log = world.postgres.log();
+    let told: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("mapping \"absent\" does not work"))
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[test]
 fn the_counters_balance_under_load() {
     let world = world();
     let writers: Vec<_> = (0..4)

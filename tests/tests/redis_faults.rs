@@ -246,6 +246,16 @@ fn redis_has_no_memory_left() {
     load.stop();
     // Deletes still work, and are what the refused values turn into.
     Load::assert_all_rows(&world);
+    let told = log_lines(&world)[before..]
+        .iter()
+        .filter(|line| line.contains("keys that cannot be written are deleted"))
+        .count();
+    assert_eq!(told, 1, "{:#?}", &log_lines(&world)[before..]);
+    let row = world
+        .connect()
+        .query_one("SELECT last_error FROM redis_cache.status", &[]);
+    let shown: String = row.expect("the view can be read").get(0);
+    assert!(shown.contains("OOM"), "{shown}");
     assert_eq!(world.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
     let load = Load::start(&world, shape);
     load.goes_on(100);
@@ -257,6 +267,32 @@ fn redis_has_no_memory_left() {
         "{:#?}",
         &log_lines(&world)[before..]
     );
+}
+
+#[test]
+fn an_outage_after_a_bad_url_is_logged() {
+    let mut world = Load::world(Shape::default(), |world| world);
+    let right = world.redis.url();
+    let before = log_lines(&world).len();
+    let until_logged = |world: &World, count: usize, words: &str| {
+        eventually("a line in the log", SOON, || {
+            let lines = log_lines(world).split_off(before);
+            (lines.len() >= count && lines[count - 1].contains(words)).then_some(())
+        });
+    };
+    world.postgres.set_conf("pg_redis_cache.url", "redis:/127.0.0.1");
+    until_logged(&world, 1, "the setting url is not valid");
+    // Another reload changes nothing.
+    world.postgres.reload();
+    world.postgres.set_conf("pg_redis_cache.url", &right);
+    until_logged(&world, 2, "can be used again");
+    world.redis.stop();
+    until_connected(&world, false);
+    until_logged(&world, 3, "redis");
+    world.redis.start_again();
+    until_connected(&world, true);
+    until_logged(&world, 4, "connected to Redis");
+    assert_eq!(log_lines(&world).len(), before + 4);
 }
 
 #[test]

@@ -205,6 +205,15 @@ fn a_write_that_finds_no_memory_deletes_its_key() {
     assert_eq!(redis.keys::<_, Vec<String>>("*").unwrap(), ["untouched"]);
     assert_eq!(bench.counts(0), [3, 0, 1, 1, 2]);
     assert!(!bench.events.iter().any(|e| matches!(e, Event::Lost { .. })));
+    let told = bench.events.iter().filter_map(|e| match e {
+        Event::Full { fault } => Some(fault.to_string()),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    assert!(
+        told.len() == 1 && told[0].ends_with("OOM command not allowed when used memory"),
+        "{told:?}"
+    );
 }
 
 #[test]

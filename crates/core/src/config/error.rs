@@ -459,9 +459,7 @@ impl Problem {
             ExpectedCommaOrClose { .. } => "A value with white space stands in single quotes.",
             StringColumns { .. } => "Name one column in the SELECT, or use format hash or json.",
             NameTwice { .. } => "Give one of them a name of its own: WITH (name = ...).",
-            ExpectedSelect { .. } | NotATable | TableNameParts { .. } => {
-                "The table's database is given with WITH (database = ...)."
-            }
+            TableNameParts { .. } => "The table's database is given with WITH (database = ...).",
             _ => return None,
         };
         Some(advice.to_owned())

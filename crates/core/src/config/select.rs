@@ -192,8 +192,15 @@ impl Text<'_> {
     }
 
     fn refuse_clauses(&self, tokens: &[TokenWithSpan], layout: &Layout) -> Result<(), Fault> {
+        let names = lone_words(tokens);
         for &index in &layout.outer_words {
             let token = &tokens[index];
+            // `FROM order` begins no clause: a name stands there, and is told to be a reserved word.
+            if names.binary_search(&index).is_ok()
+                && !matches!(keyword(token), Some(Keyword::ONLY | Keyword::LATERAL))
+            {
+                continue;
+            }
             let in_from = layout.from.is_some_and(|from| index > from);
             let problem = match keyword(token) {
                 Some(Keyword::ONLY) => Problem::Only,

@@ -102,6 +102,8 @@ pub(super) struct Batch {
     errors: FxHashMap<u32, u64>,
     answers: Vec<(u32, u64)>,
     lost: Vec<(u16, LossReason)>,
+    /// What the server said when it had no memory for a write.
+    full: Option<Cause>,
 }
 
 impl Batch {
@@ -118,6 +120,7 @@ impl Batch {
             errors: FxHashMap::default(),
             answers: Vec::new(),
             lost: Vec::new(),
+            full: None,
         }
     }
 
@@ -343,6 +346,9 @@ impl Batch {
             if let Verdict::Later(cause) = &verdict {
                 wait = Some(cause.clone());
             } else if verdict != Verdict::Done {
+                if let Verdict::NoMemory(cause) = &verdict {
+                    self.full = Some(cause.clone());
+                }
                 *self.errors.entry(planned.item).or_default() += 1;
             }
             if let Some(way) = self.follow_up(planned, verdict, is_last) {
@@ -407,6 +413,11 @@ impl Batch {
                 self.answers.push((item, *deleted as u64));
             }
         }
+    }
+
+    /// What the server has said since the last call, if it had no memory for a write.
+    pub fn take_full(&mut self) -> Option<Cause> {
+        self.full.take()
     }
 
     /// Reports what has been lost since the last call.
@@ -481,6 +492,7 @@ impl Batch {
         self.errors.clear();
         self.answers.clear();
         self.lost.clear();
+        self.full = None;
     }
 }
 

@@ -78,6 +78,11 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
+    /// The server has no memory for writes, whose keys are deleted instead. Once for each batch with any.
+    Full {
+        /// Why.
+        fault: Fault,
+    },
     /// The answer to a ping.
     Pong {
         /// The ping's ticket.

@@ -81,6 +81,11 @@ impl Cause {
                 code: first_words(error.code().unwrap_or("ERR")),
                 text: first_words(error.detail().unwrap_or("")),
             },
+            // The library keeps nothing of what Redis answered to AUTH (`check_resp2_auth` of the redis crate).
+            ErrorKind::AuthenticationFailed => Self::Server {
+                code: "AUTH".to_owned(),
+                text: "was refused: the user or the password is wrong".to_owned(),
+            },
             // The library's own texts, and behind a dash or colon what Redis said.
             kind => Self::Server {
                 code: format!("{kind:?}"),
@@ -128,7 +133,7 @@ impl std::error::Error for Cause {}
 fn first_words(text: &str) -> String {
     let end = text.find(['\'', '"', '`', '\n', '\r']).unwrap_or(text.len());
     let text = &text[..text.floor_char_boundary(end.min(LONGEST_TEXT))];
-    text.trim_end_matches([' ', ':', ',', '(']).to_owned()
+    text.trim_end_matches([' ', ':', ',', '(', '>']).to_owned()
 }
 
 #[cfg(test)]
@@ -143,6 +148,8 @@ mod tests {
         ] {
             assert_eq!(first_words(text), "unknown command");
         }
+        let no_memory = "command not allowed when used memory > 'maxmemory'.";
+        assert_eq!(first_words(no_memory), "command not allowed when used memory");
         assert_eq!(first_words("value is not an integer or out of range").len(), 39);
         assert_eq!(first_words(&"é".repeat(200)).len(), LONGEST_TEXT);
     }

@@ -144,6 +144,9 @@ impl Lane {
         let mut broken: u32 = 0;
         loop {
             batch.report_losses(&self.shared.events);
+            if let Some(cause) = batch.take_full() {
+                self.shared.tell_full(cause);
+            }
             if batch.is_through() {
                 return;
             }

@@ -30,6 +30,7 @@ mod batch;
 mod chunk;
 mod control;
 mod engine;
+mod episode;
 mod event;
 mod fault;
 mod lane;
@@ -42,6 +43,7 @@ mod shared;
 pub use address::{Address, AddressError, Place, Secret};
 pub use chunk::{Chunk, Expiry, HashFields, Target, Ticket};
 pub use engine::{Engine, EngineError, EngineHandle, Matcher, Note, PurgeJob, Request, Settings, Setup};
+pub use episode::Episode;
 pub use event::{Counts, Event, LossReason, PoolState, Server, Waker};
 pub use fault::{Cause, Fault};
 #[cfg(fuzzing)]

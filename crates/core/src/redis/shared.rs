@@ -223,6 +223,13 @@ impl Shared {
         }
     }
 
+    /// The server has no memory for writes.
+    pub fn tell_full(&self, cause: Cause) {
+        self.events.emit(Event::Full {
+            fault: self.fault(cause),
+        });
+    }
+
     fn tell_trouble(&self, cause: Cause) {
         let is_known = self
             .trouble

@@ -108,6 +108,8 @@ fn errors_of_the_column_list() {
         u:{id} => SELECT a, ¦* FROM t --- * stands beside other columns
         u:{id} => SELECT ¦*, a FROM t --- * stands beside other columns
         u:{id} => SELECT a, ¦user FROM t --- "user" is a reserved word of SQL
+        u:{id} => SELECT a, ¦order FROM t --- "order" is a reserved word of SQL
+        u:{id} => SELECT ¦group, a FROM t --- "group" is a reserved word of SQL
         u:{id} => SELECT ¦current_date FROM t --- "current_date" is a reserved word of SQL
         u:{id} => SELECT ¦"" FROM t --- a name has no characters
         u:{id} => SELECT ¦"a FROM t --- unclosed quote "
@@ -134,6 +136,8 @@ fn errors_of_the_table() {
         u:{id} => SELECT a FROM ¦(SELECT 1) x --- FROM names something else than a table
         u:{id} => SELECT a FROM ¦d.s.t --- the table's name has 3 parts
         u:{id} => SELECT a FROM ¦table --- "table" is a reserved word of SQL
+        u:{id} => SELECT a FROM ¦order --- "order" is a reserved word of SQL
+        u:{id} => SELECT a FROM ¦WHERE b --- "WHERE" is a reserved word of SQL
         u:{id} => SELECT a FROM ¦"" --- a name has no characters
         "#,
     );

@@ -1,0 +1,90 @@
+//! What is in trouble, each kind by itself: the log has one line when it begins and one when it is over, and an
+//! outage is logged also while another kind of trouble goes on.
+use std::time::Instant;
+
+use pg_redis_cache_core::redis::{Episode, Fault};
+use pgrx::pg_sys;
+
+use super::Worker;
+use crate::shared::StatusText;
+
+/// The trouble that there is.
+#[derive(Default)]
+pub struct Troubles {
+    /// What is wrong with the settings of the connection; the worker stays with what it had.
+    settings: Option<String>,
+    /// A connection is lost, or cannot be had.
+    connection: bool,
+    /// Redis refuses writes for now; the connection itself is there.
+    refusing: bool,
+    /// Redis has no memory for writes.
+    full: Episode,
+}
+
+impl Worker {
+    /// The settings of the connection cannot be used.
+    pub(super) fn settings_in_trouble(&mut self, problem: String) {
+        self.note_error(&problem);
+        if self.troubles.settings.as_ref() != Some(&problem) {
+            pgrx::log!("pg_redis_cache: {problem}");
+        }
+        self.troubles.settings = Some(problem);
+    }
+
+    /// The settings of the connection can be used.
+    pub(super) fn settings_in_order(&mut self) {
+        if self.troubles.settings.take().is_some() {
+            pgrx::log!("pg_redis_cache: the settings of the connection can be used again");
+        }
+    }
+
+    /// A connection is lost, or cannot be had.
+    pub(super) fn connection_in_trouble(&mut self, fault: &Fault) {
+        self.note_error(&fault.to_string());
+        if !std::mem::replace(&mut self.troubles.connection, true) {
+            pgrx::log!("pg_redis_cache: {fault}");
+        }
+    }
+
+    /// All connections are there. Returns whether one was not.
+    pub(super) fn connection_in_order(&mut self) -> bool {
+        std::mem::take(&mut self.troubles.connection)
+    }
+
+    /// Redis refuses writes for now.
+    pub(super) fn refuses_writes(&mut self, fault: &Fault) {
+        self.note_error(&fault.to_string());
+        if !std::mem::replace(&mut self.troubles.refusing, true) {
+            pgrx::log!("pg_redis_cache: {fault}");
+        }
+    }
+
+    /// Redis has no memory for writes.
+    pub(super) fn has_no_memory(&mut self, fault: &Fault) {
+        self.note_error(&fault.to_string());
+        if self.troubles.full.happened(Instant::now()) {
+            pgrx::log!("pg_redis_cache: {fault}; keys that cannot be written are deleted");
+        }
+    }
+
+    /// Redis has acknowledged something; with `stored`, a row that it now holds.
+    pub(super) fn takes_writes(&mut self, stored: bool) {
+        if std::mem::take(&mut self.troubles.refusing) {
+            pgrx::log!("pg_redis_cache: Redis takes writes again");
+        }
+        if stored && self.troubles.full.is_over(Instant::now()) {
+            pgrx::log!("pg_redis_cache: Redis has memory for writes again");
+        }
+    }
+
+    /// Shows an error in `status`.
+    pub(super) fn note_error(&self, error: &str) {
+        // SAFETY: reads the clock.
+        let now = unsafe { pg_sys::GetCurrentTimestamp() };
+        self.shared.set_status_text(StatusText::LastError, error);
+        self.shared
+            .control()
+            .last_error_at
+            .store(now, std::sync::atomic::Ordering::Relaxed);
+    }
+}
