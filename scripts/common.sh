@@ -44,7 +44,8 @@ find_version() {
 # The pg_config asked for, else the first that has its server's headers.
 find_pg_config() {
     if [ -n "${PG_CONFIG:-}" ]; then
-        command -v "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
+        have "$PG_CONFIG" || die "PG_CONFIG=$PG_CONFIG is not a command"
+        realpath -s "$(command -v "$PG_CONFIG")"
         return
     fi
     local version
