@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use pg_redis_cache_tests::World;
+use pg_redis_cache_tests::{World, private_kilobytes};
 
 const ROWS: usize = 2_000_000;
 /// Beside what the settings allow: the statement itself, buffers that are doubled while they grow, the allocator.
@@ -31,10 +31,9 @@ fn world(buffer_mb: u64, queue_mb: u64) -> World {
 }
 
 /// Kilobytes that a process has for itself.
-fn anonymous(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.map_or(0, |line| line.trim_end_matches("kB").trim().parse().unwrap_or(0))
+fn own(pid: u32) -> u64 {
+    let (stack, others) = private_kilobytes(pid);
+    stack + others
 }
 
 /// Updates every row, and returns by how much backend and worker grew at most.
@@ -47,13 +46,13 @@ fn update_all(world: &World) -> (u64, u64) {
     let pids = [pid.unsigned_abs(), world.worker_pid()];
     let done = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&done);
-    let before = pids.map(anonymous);
+    let before = pids.map(own);
     let watcher = std::thread::spawn(move || {
-        let mut most = pids.map(anonymous);
+        let mut most = pids.map(own);
         while !stop.load(Ordering::Acquire) {
-            let now = pids.map(anonymous);
+            let now = pids.map(own);
             most = [most[0].max(now[0]), most[1].max(now[1])];
-            sleep(Duration::from_millis(5));
+            sleep(Duration::from_millis(20));
         }
         most
     });
