@@ -108,6 +108,11 @@ impl Shared {
         (0..self.mappings as u16).filter(move |mapping| self.state(*mapping) != MappingState::Free)
     }
 
+    /// A place that is not used.
+    pub fn free_place(&self) -> Option<u16> {
+        (0..self.mappings as u16).find(|place| self.state(*place) == MappingState::Free)
+    }
+
     /// Stores the kinds of a mapping's key columns. The caller holds the ring's lock.
     pub fn set_kinds_locked(&self, mapping: u16, kinds: &[KeyKind]) {
         let place = self.place(mapping);

@@ -119,8 +119,9 @@ fn place_for(shared: Shared, fingerprint: u64, mapping: &Mapping) -> Placing {
         shared.set_state_locked(place, MappingState::Pending);
         return Placing::New;
     }
-    let free = (0..shared.mappings() as u16).find(|place| shared.state(*place) == MappingState::Free);
-    let Some(place) = free else { return Placing::None };
+    let Some(place) = shared.free_place() else {
+        return Placing::None;
+    };
     shared.occupy_locked(place, fingerprint, &mapping.template.to_string());
     Placing::New
 }

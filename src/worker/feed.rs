@@ -117,6 +117,7 @@ impl Worker {
             let mut entry = std::mem::take(&mut self.feed.entry);
             let next = self.shared.ring().read(self.feed.position, &mut entry);
             if next.is_some() {
+                self.keep_register();
                 self.take_entry(&entry, &mut chunk, &mut committed_at);
             }
             entry.shrink_to(KEPT);

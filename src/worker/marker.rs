@@ -34,7 +34,7 @@ use pgrx::{
     pg_sys::{self, DBState},
 };
 
-use super::{Worker, config::NO_FINGERPRINT, heartbeat};
+use super::{Worker, config::NO_FINGERPRINT, heartbeat, register};
 use crate::{
     capture::relations,
     gucs,
@@ -138,8 +138,10 @@ unsafe extern "C-unwind" fn startup() {
             previous();
         }
     }
-    let claim = replace(&LEFT, None).and_then(|past| Shared::get().map(|shared| prepare(shared, past)));
+    let Some(shared) = Shared::get() else { return };
+    let claim = replace(&LEFT, None).map(|past| prepare(shared, past));
     replace(&PREPARED, claim);
+    register::restore(shared);
 }
 
 /// Gives the mappings of the document their places, before there is any other process.

@@ -13,6 +13,7 @@ mod heartbeat;
 mod link;
 mod marker;
 mod purges;
+mod register;
 mod resolver;
 mod trouble;
 
@@ -81,6 +82,9 @@ struct Worker {
     written: HashMap<u16, Written>,
     feed: feed::Feed,
     purges: purges::Purges,
+    register: register::Register,
+    /// When this process began.
+    since: Instant,
     resolvers: resolver::Resolvers,
     connected: bool,
     /// The server that was reached last.
@@ -122,6 +126,8 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         written: HashMap::new(),
         feed: feed::Feed::new(shared),
         purges: purges::Purges::default(),
+        register: register::Register::default(),
+        since: Instant::now(),
         resolvers: resolver::Resolvers::default(),
         connected: false,
         server: None,
@@ -181,6 +187,7 @@ impl Worker {
     /// One round. Returns whether there was anything to do.
     fn work(&mut self) -> bool {
         let events = self.take_events();
+        self.keep_register();
         let fed = self.feed_engine();
         self.start_purges();
         self.start_resolvers();

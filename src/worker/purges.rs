@@ -14,13 +14,16 @@ use pg_redis_cache_core::{
     redis::{PurgeJob, Request},
 };
 
-use super::Worker;
+use super::{Worker, register};
 use crate::{shared::MappingState, xact};
 
 /// The shortest time between two purges of a mapping. A purge that took longer is followed by a pause as long, but
 /// no longer than the second: the time that it took may have been an outage.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long after its start the worker lets mappings wait for the resolver: activation asks for a purge, too, and
+/// one scan of Redis is enough.
+const FOR_RESOLVER: Duration = Duration::from_secs(2);
 /// How long to wait after Redis has refused a purge.
 const AFTER_REFUSAL: Duration = Duration::from_secs(2);
 
@@ -116,9 +119,13 @@ impl Worker {
             }
             return;
         };
+        if shared.state(mapping) == MappingState::Pending && self.since.elapsed() < FOR_RESOLVER {
+            return;
+        }
         if shared.kinds(mapping).is_none() {
-            // Nobody has ever known which keys are this mapping's, so nobody has written any: there is nothing
-            // to purge before the resolver has looked, and activation asks for a purge of its own.
+            // Nobody has ever known which keys are this mapping's, or the register would tell, so nobody has written
+            // any: there is nothing to purge before the resolver has looked, and activation asks for a purge of its
+            // own.
             if shared.state(mapping) == MappingState::Retiring {
                 self.free(mapping);
             }
@@ -202,7 +209,8 @@ impl Worker {
         self.written.remove(&mapping);
         self.purges.0.remove(&mapping);
         self.shared.set_problem(mapping, "");
-        // A mapping may have been waiting for a place.
+        // A mapping may have been waiting for a place; those of the past come first.
+        register::restore_rest(self.shared);
         self.apply_list();
     }
 

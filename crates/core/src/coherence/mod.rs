@@ -29,6 +29,7 @@ pub mod lag;
 pub mod mappings;
 pub mod past;
 pub mod reason;
+pub mod register;
 pub mod replies;
 pub mod slots;
 mod table;

@@ -223,7 +223,7 @@ impl Past {
     }
 }
 
-fn mapping_to_json(mapping: &PastMapping) -> Value {
+pub(super) fn mapping_to_json(mapping: &PastMapping) -> Value {
     let kinds: Vec<&str> = mapping.kinds.iter().map(|kind| kind_name(*kind)).collect();
     json!({
         "fingerprint": mapping.fingerprint,
@@ -233,7 +233,7 @@ fn mapping_to_json(mapping: &PastMapping) -> Value {
     })
 }
 
-fn mapping_from_json(mapping: &Value) -> Result<PastMapping, Unknown> {
+pub(super) fn mapping_from_json(mapping: &Value) -> Result<PastMapping, Unknown> {
     let kinds = mapping["kinds"].as_array().ok_or(Unknown::Unreadable)?;
     Ok(PastMapping {
         fingerprint: number(&mapping["fingerprint"])?,
