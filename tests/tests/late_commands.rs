@@ -23,6 +23,8 @@ impl Trial {
             .start();
         world.execute("CREATE TABLE doc (id int PRIMARY KEY, version int); INSERT INTO doc VALUES (1, 1)");
         world.set_mappings("doc:{id} => SELECT version FROM doc");
+        // The purge of the activation is over: it would take what is written now.
+        world.wait();
         world.execute("UPDATE doc SET version = 2");
         world.wait();
         let trial = Trial {
