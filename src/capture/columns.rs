@@ -89,7 +89,9 @@ unsafe fn attribute_form(tuple: pg_sys::HeapTuple) -> *const pg_sys::FormData_pg
     }
 }
 
-/// A live column by name.
+/// A live column by name, if its type exists: a DROP TYPE that runs beside a CREATE TABLE can leave a column without
+/// (up to 18.5, see PostgreSQL's isolation test ddl-dependency-locking), and what asks for such a type raises, even in
+/// a DROP of that table.
 pub fn attribute_named(relid: Oid, name: &str) -> Option<KeyColumn> {
     let name = CString::new(name).ok()?;
     // SAFETY: a system cache look-up; the tuple is released after its fields have been copied.
@@ -107,8 +109,22 @@ pub fn attribute_named(relid: Oid, name: &str) -> Option<KeyColumn> {
             generated: (*form).attgenerated != 0,
         });
         pg_sys::ReleaseSysCache(tuple);
-        column
+        column.filter(|column| type_exists(column.type_id))
     }
+}
+
+unsafe fn type_exists(type_id: Oid) -> bool {
+    // SAFETY: a system cache look-up within a transaction.
+    type_id.to_u32() < pg_sys::FirstNormalObjectId
+        || unsafe {
+            pg_sys::SearchSysCacheExists(
+                pg_sys::SysCacheIdentifier::TYPEOID as _,
+                Datum::from(type_id),
+                Datum::from(0),
+                Datum::from(0),
+                Datum::from(0),
+            )
+        }
 }
 
 /// How the canonical text of a key column's type looks.
