@@ -21,7 +21,7 @@ use pg_redis_cache_core::{
 };
 use pgrx::pg_sys;
 
-pub use blocks::{Control, MappingState, MappingStats, StatusText};
+pub use blocks::{Control, Look, MappingState, MappingStats, StatusText};
 pub use layout::init;
 pub use progress::{Phase, Progress, ProgressEntry};
 
