@@ -55,6 +55,8 @@ pub struct Control {
     pub(super) resolve_wanted: AtomicBool,
     /// This shared memory was made with what a clean stop has left, and no worker has started since (rule 8).
     pub(super) prepared: AtomicBool,
+    /// The postmaster's count of assigned settings, see `gucs::postmaster_has_reloaded`.
+    pub(super) assignments: AtomicU64,
     pub reconnects: AtomicU64,
     /// Microseconds since 2000, as TimestampTz; 0 for never.
     pub last_error_at: AtomicI64,

@@ -175,6 +175,16 @@ impl Shared {
         self.control().prepared.swap(false, Ordering::AcqRel)
     }
 
+    /// How often the postmaster has assigned one of its settings.
+    pub fn assignments(&self) -> u64 {
+        self.control().assignments.load(Ordering::Acquire)
+    }
+
+    /// Called in the postmaster.
+    pub fn set_assignments(&self, count: u64) {
+        self.control().assignments.store(count, Ordering::Release);
+    }
+
     /// Makes this process the one that appends wake. Called by the worker.
     pub fn register_worker(&self) {
         // SAFETY: a plain integer of this process.

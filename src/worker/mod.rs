@@ -109,16 +109,21 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         compat::handle_signal(pg_sys::SIGHUP as i32, compat::SignalHandlerForConfigReload);
         compat::handle_signal(pg_sys::SIGTERM as i32, compat::SignalHandlerForShutdownRequest);
         pg_sys::BackgroundWorkerUnblockSignals();
-        // bgworker.c ignores SIGHUP until the handler stands: a reload between the fork and here was missed.
-        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
     }
     let Some(shared) = Shared::get() else { return };
+    // bgworker.c ignores SIGHUP until the handler stands: a reload between the fork and here was missed. What nobody
+    // has reloaded must not be read: every other process would know another list than the one published.
+    if gucs::postmaster_has_reloaded(shared) {
+        // SAFETY: as at any reload.
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+    }
     shared.register_worker();
     let mut worker = Worker {
         shared,
         wait_set: link::WaitSet::new(),
         engine: None,
         settings: link::Target::default(),
+        looked_at_settings: Instant::now(),
         written: HashMap::new(),
         feed: feed::Feed::new(shared),
         purges: purges::Purges::default(),
