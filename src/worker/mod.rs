@@ -37,6 +37,8 @@ use crate::{compat, gucs, shared::Shared, xact};
 
 /// The longest sleep: settings and clocks are looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often settings of the connection that cannot be used are tried again.
+const RETRY_SETTINGS: Duration = Duration::from_secs(1);
 
 /// Registers the worker with the postmaster.
 pub fn init() {
@@ -78,6 +80,8 @@ struct Worker {
     wait_set: link::WaitSet,
     engine: Option<EngineHandle>,
     settings: link::Target,
+    /// When the settings of the connection were looked at last.
+    looked_at_settings: Instant,
     written: HashMap<u16, Written>,
     feed: feed::Feed,
     purges: purges::Purges,
@@ -190,6 +194,10 @@ impl Worker {
         self.start_purges();
         self.start_resolvers();
         self.beat();
+        if self.has_bad_settings() && self.looked_at_settings.elapsed() >= RETRY_SETTINGS {
+            // A password_file may come to be without any reload.
+            self.connect();
+        }
         events || fed
     }
 
