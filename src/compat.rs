@@ -37,6 +37,8 @@ unsafe extern "C-unwind" {
     pub fn SignalHandlerForConfigReload(signal: c_int);
     /// postmaster/interrupt.c, for [`handle_signal`].
     pub fn SignalHandlerForShutdownRequest(signal: c_int);
+    /// tcop/postgres.c, for [`handle_signal`].
+    pub fn die(signal: c_int);
     /// catalog/partition.c: the ancestors of a partition, nearest first.
     pub fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
     /// catalog/pg_inherits.c: a relation and all below it.

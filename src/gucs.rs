@@ -14,7 +14,7 @@ use std::{
 use pg_redis_cache_core::{config, redis::Address};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
-use crate::{compat, nodes};
+use crate::{compat, nodes, shared::Shared};
 
 pub static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
 pub static MAPPINGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -42,6 +42,8 @@ static mut URL: *const c_char = ptr::null();
 thread_local! {
     /// Set whenever the list of mappings, the default database or `enabled` was assigned.
     static LIST_CHANGED: Cell<bool> = const { Cell::new(true) };
+    /// How often one of the settings with an assign hook was assigned.
+    static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Bytes of the ring.
@@ -126,6 +128,25 @@ pub fn list_changed() -> bool {
 /// Makes the next [`take_list_changed`] return true.
 pub fn note_list_changed() {
     LIST_CHANGED.set(true);
+}
+
+/// Whether the postmaster has read its configuration since this process was forked. To be asked before this one has
+/// read it itself.
+pub fn postmaster_has_reloaded(shared: Shared) -> bool {
+    shared.assignments() > ASSIGNMENTS.get()
+}
+
+/// Called in each process at each reload, for a setting that is in the file also if it has not changed (guc.c,
+/// ProcessConfigFileInternal).
+fn note_assignment() {
+    let count = ASSIGNMENTS.get() + 1;
+    ASSIGNMENTS.set(count);
+    // SAFETY: a plain read of what the process is.
+    if !unsafe { pg_sys::IsUnderPostmaster }
+        && let Some(shared) = Shared::get()
+    {
+        shared.set_assignments(count);
+    }
 }
 
 /// Defines every setting. Called once, while the postmaster preloads libraries.
@@ -374,11 +395,13 @@ unsafe extern "C-unwind" fn check_mappings(
 #[pg_guard]
 unsafe extern "C-unwind" fn list_assigned(_new: *const c_char, _extra: *mut c_void) {
     LIST_CHANGED.set(true);
+    note_assignment();
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn enabled_assigned(_new: bool, _extra: *mut c_void) {
     LIST_CHANGED.set(true);
+    note_assignment();
 }
 
 /// Copies a string into memory of guc.c; null when there is no memory.
@@ -418,6 +441,7 @@ unsafe extern "C-unwind" fn check_url(
 unsafe extern "C-unwind" fn assign_url(_new: *const c_char, extra: *mut c_void) {
     // SAFETY: assigned on the one thread of the process; guc.c keeps the extra while the value is in force.
     unsafe { URL = extra.cast() };
+    note_assignment();
 }
 
 #[pg_guard]

@@ -28,14 +28,15 @@ pub unsafe fn resolve(mapping: &Mapping) -> Result<Resolved, String> {
     if relid == pg_sys::InvalidOid {
         return Err(format!("table \"{table}\" does not exist"));
     }
-    // SAFETY: the lock is held until the relation has been looked at.
+    // SAFETY: the relation is locked while it is looked at.
     unsafe {
         let relation = pg_sys::try_relation_open(relid, pg_sys::AccessShareLock as i32);
         if relation.is_null() {
             return Err(format!("table \"{table}\" does not exist"));
         }
         let result = check_relation(mapping, &table, relation);
-        pg_sys::relation_close(relation, pg_sys::AccessShareLock as i32);
+        // The lock stays until the transaction ends: what was found holds while it is published.
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         result
     }
 }

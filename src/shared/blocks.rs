@@ -55,6 +55,8 @@ pub struct Control {
     pub(super) resolve_wanted: AtomicBool,
     /// This shared memory was made with what a clean stop has left, and no worker has started since (rule 8).
     pub(super) prepared: AtomicBool,
+    /// The postmaster's count of assigned settings, see `gucs::postmaster_has_reloaded`.
+    pub(super) assignments: AtomicU64,
     pub reconnects: AtomicU64,
     /// Microseconds since 2000, as TimestampTz; 0 for never.
     pub last_error_at: AtomicI64,
@@ -95,6 +97,28 @@ impl MappingState {
     }
 }
 
+/// How far a resolver has come with a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Look {
+    /// It is not connected to the database.
+    Nowhere = 0,
+    /// It is, and has said nothing of the mapping: it is not there yet, or could not look.
+    Connected = 1,
+    /// It has said what it found.
+    Done = 2,
+}
+
+impl Look {
+    pub(super) fn from(value: u32) -> Self {
+        match value {
+            1 => Self::Connected,
+            2 => Self::Done,
+            _ => Self::Nowhere,
+        }
+    }
+}
+
 /// What is known of a mapping beside its gate.
 #[repr(C)]
 pub struct MappingPlace {
@@ -111,8 +135,8 @@ pub struct MappingPlace {
     pub(super) template: Text<TEMPLATE_LENGTH>,
     /// The table's Oid, 0 while it is not known.
     pub(super) relation: AtomicU32,
-    /// The resolver that was started last has said what it found.
-    pub(super) looked_at: AtomicBool,
+    /// How far the resolver that was started last has come, a [`Look`].
+    pub(super) look: AtomicU32,
     pub(super) problem: Text<TEXT_LENGTH>,
 }
 

@@ -5,7 +5,7 @@ use pg_redis_cache_core::{config::KeyTemplate, encode::key::KeyKind};
 
 use super::{
     Shared,
-    blocks::{MAX_KEY_COLUMNS, MappingPlace, MappingState, MappingStats, kind_from, kind_number},
+    blocks::{Look, MAX_KEY_COLUMNS, MappingPlace, MappingState, MappingStats, kind_from, kind_number},
     lock,
 };
 
@@ -94,13 +94,13 @@ impl Shared {
         self.place(mapping).relation.store(relation, Ordering::Release);
     }
 
-    /// Whether the resolver that was started last has said what it found of a mapping.
-    pub fn looked_at(&self, mapping: u16) -> bool {
-        self.place(mapping).looked_at.load(Ordering::Acquire)
+    /// How far the resolver that was started last has come with a mapping.
+    pub fn look(&self, mapping: u16) -> Look {
+        Look::from(self.place(mapping).look.load(Ordering::Acquire))
     }
 
-    pub fn set_looked_at(&self, mapping: u16, looked_at: bool) {
-        self.place(mapping).looked_at.store(looked_at, Ordering::Release);
+    pub fn set_look(&self, mapping: u16, look: Look) {
+        self.place(mapping).look.store(look as u32, Ordering::Release);
     }
 
     /// The places that are used.

@@ -21,7 +21,7 @@ use pg_redis_cache_core::{
 };
 use pgrx::pg_sys;
 
-pub use blocks::{Control, MappingState, MappingStats, StatusText};
+pub use blocks::{Control, Look, MappingState, MappingStats, StatusText};
 pub use layout::init;
 pub use progress::{Phase, Progress, ProgressEntry};
 
@@ -173,6 +173,16 @@ impl Shared {
     /// Whether that is so and no worker has asked before.
     pub fn take_prepared(&self) -> bool {
         self.control().prepared.swap(false, Ordering::AcqRel)
+    }
+
+    /// How often the postmaster has assigned one of its settings.
+    pub fn assignments(&self) -> u64 {
+        self.control().assignments.load(Ordering::Acquire)
+    }
+
+    /// Called in the postmaster.
+    pub fn set_assignments(&self, count: u64) {
+        self.control().assignments.store(count, Ordering::Release);
     }
 
     /// Makes this process the one that appends wake. Called by the worker.

@@ -32,7 +32,7 @@ impl Worker {
             let mut changed = self.shared.published() != fingerprint || self.shared.generation() == 0;
             changed |= retire(self.shared, &wanted, last);
             for (fingerprint, mapping) in &wanted {
-                match place_for(self.shared, *fingerprint, mapping) {
+                match place_for(self.shared, *fingerprint, mapping, last) {
                     Placing::Kept => {}
                     Placing::New => changed = true,
                     Placing::None => placeless.push(mapping.name.clone()),
@@ -110,7 +110,7 @@ enum Placing {
     None,
 }
 
-fn place_for(shared: Shared, fingerprint: u64, mapping: &Mapping) -> Placing {
+fn place_for(shared: Shared, fingerprint: u64, mapping: &Mapping, last: u64) -> Placing {
     if let Some(place) = shared.mapping_of(fingerprint) {
         if shared.state(place) != MappingState::Retiring {
             return Placing::Kept;
@@ -122,6 +122,8 @@ fn place_for(shared: Shared, fingerprint: u64, mapping: &Mapping) -> Placing {
     let Some(place) = shared.free_place() else {
         return Placing::None;
     };
+    // Rule 9: a transaction may still hold changes of the mapping whose place this was.
+    shared.gates().define_locked(place, NO_FINGERPRINT, last);
     shared.occupy_locked(place, fingerprint, &mapping.template.to_string());
     Placing::New
 }

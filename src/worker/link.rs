@@ -6,7 +6,7 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::fs::{MetadataExt, PermissionsExt},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pg_redis_cache_core::{
@@ -91,6 +91,7 @@ fn read_password(path: &str) -> Result<String, String> {
 impl Worker {
     /// Connects, or connects anew if a setting of the connection has changed.
     pub(super) fn connect(&mut self) {
+        self.looked_at_settings = Instant::now();
         let configured = Target::configured().and_then(|target| Ok((target.settings()?, target)));
         let (settings, target) = match configured {
             Ok(configured) => configured,

@@ -248,7 +248,7 @@ impl Worker {
     /// Writes what is still in the ring. Returns the next transaction id if the server is at rest then.
     pub(super) fn drain(&mut self, deadline: Instant) -> Option<u64> {
         let mut drained_at = None;
-        while self.connected && Instant::now() < deadline {
+        while self.connected && !self.engine_ended && Instant::now() < deadline {
             if self.feed.is_drained(self.shared) {
                 if let Some(next_xid) = self.at_rest() {
                     return Some(next_xid);

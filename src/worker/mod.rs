@@ -38,6 +38,8 @@ use crate::{compat, gucs, shared::Shared, xact};
 
 /// The longest sleep: settings and clocks are looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often settings of the connection that cannot be used are tried again.
+const RETRY_SETTINGS: Duration = Duration::from_secs(1);
 
 /// Registers the worker with the postmaster.
 pub fn init() {
@@ -79,6 +81,8 @@ struct Worker {
     wait_set: link::WaitSet,
     engine: Option<EngineHandle>,
     settings: link::Target,
+    /// When the settings of the connection were looked at last.
+    looked_at_settings: Instant,
     written: HashMap<u16, Written>,
     feed: feed::Feed,
     purges: purges::Purges,
@@ -113,16 +117,21 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         compat::handle_signal(pg_sys::SIGHUP as i32, compat::SignalHandlerForConfigReload);
         compat::handle_signal(pg_sys::SIGTERM as i32, compat::SignalHandlerForShutdownRequest);
         pg_sys::BackgroundWorkerUnblockSignals();
-        // bgworker.c ignores SIGHUP until the handler stands: a reload between the fork and here was missed.
-        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
     }
     let Some(shared) = Shared::get() else { return };
+    // bgworker.c ignores SIGHUP until the handler stands: a reload between the fork and here was missed. What nobody
+    // has reloaded must not be read: every other process would know another list than the one published.
+    if gucs::postmaster_has_reloaded(shared) {
+        // SAFETY: as at any reload.
+        unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+    }
     shared.register_worker();
     let mut worker = Worker {
         shared,
         wait_set: link::WaitSet::new(),
         engine: None,
         settings: link::Target::default(),
+        looked_at_settings: Instant::now(),
         written: HashMap::new(),
         feed: feed::Feed::new(shared),
         purges: purges::Purges::default(),
@@ -192,6 +201,10 @@ impl Worker {
         self.start_purges();
         self.start_resolvers();
         self.beat();
+        if self.has_bad_settings() && self.looked_at_settings.elapsed() >= RETRY_SETTINGS {
+            // A password_file may come to be without any reload.
+            self.connect();
+        }
         events || fed
     }
 

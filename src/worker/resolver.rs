@@ -3,9 +3,13 @@
 //! The worker itself has no database connection. Which table a mapping means, whether it can work, and what
 //! kinds of text its key columns have is found out here, and put into shared memory. That activates a mapping:
 //! it gets the last assigned id as its floor, a new epoch and so a purge (rule 9).
+//!
+//! A mapping that cannot be looked at, because somebody holds a lock on its table, stays as it is and is looked at
+//! again soon: one locked table neither stops what is active nor holds the others up.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::CString,
+    ffi::{CStr, CString},
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
 
@@ -15,8 +19,8 @@ use pg_redis_cache_core::{
     encode::{collision, key::KeyKind},
 };
 use pgrx::{
-    pg_guard,
-    pg_sys::{self, BgwHandleStatus},
+    PgSqlErrorCode, PgTryBuilder, pg_guard,
+    pg_sys::{self, BgwHandleStatus, panic::CaughtError},
 };
 
 use super::{Worker, config::NO_FINGERPRINT};
@@ -25,8 +29,8 @@ use crate::{
         relations,
         resolve::{self, Resolved},
     },
-    gucs, nodes,
-    shared::{MappingState, Shared},
+    compat, gucs, nodes,
+    shared::{Look, MappingState, Shared},
     xact,
 };
 
@@ -34,6 +38,10 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often mappings that do not work are looked at again without any DDL or reload.
 const RETRY: Duration = Duration::from_secs(300);
+/// When to look again at what could not be looked at.
+const SOON: Duration = Duration::from_secs(5);
+/// How long a resolver waits for a lock, as `lock_timeout` has it.
+const LOCK_TIMEOUT: &CStr = c"1s";
 
 struct Running {
     handle: *mut pg_sys::BackgroundWorkerHandle,
@@ -49,6 +57,10 @@ pub struct Resolvers {
     waiting: BTreeSet<String>,
     running: BTreeMap<String, Running>,
     last: Option<Instant>,
+    /// When those are looked at again that could not be.
+    again: Option<Instant>,
+    /// There was no place for a background worker, and that has been logged.
+    placeless: bool,
 }
 
 impl Resolvers {
@@ -64,10 +76,12 @@ impl Worker {
         self.resolvers.wanted |= self.shared.take_resolve_wanted();
         let since = self.resolvers.last.map(|last| last.elapsed());
         let retry = since.is_none_or(|since| since >= RETRY) && self.has_problem();
-        let due = (self.resolvers.wanted && since.is_none_or(|since| since >= PAUSE)) || retry;
         self.reap_resolvers();
+        let again = self.resolvers.again.is_some_and(|again| again <= Instant::now());
+        let due = (self.resolvers.wanted && since.is_none_or(|since| since >= PAUSE)) || again || retry;
         if due && self.resolvers.running.is_empty() && self.resolvers.waiting.is_empty() {
             self.resolvers.wanted = false;
+            self.resolvers.again = None;
             self.resolvers.last = Some(Instant::now());
             self.resolvers.waiting = self.databases();
         }
@@ -77,18 +91,32 @@ impl Worker {
         {
             let mappings = self.mappings_of(&database);
             for (place, _) in &mappings {
-                self.shared.set_looked_at(*place, false);
+                self.shared.set_look(*place, Look::Nowhere);
             }
             match start(&database, mappings) {
                 Some(running) => {
                     self.resolvers.running.insert(database, running);
+                    self.resolvers.placeless = false;
                 }
-                None => self.resolvers.wanted = true,
+                None => self.could_not_start(),
             }
         }
     }
 
-    /// A resolver that has ended without a word about a mapping could not open the database.
+    /// The other databases' resolvers will find no place either.
+    fn could_not_start(&mut self) {
+        self.resolvers.waiting.clear();
+        self.resolvers.again = Some(Instant::now() + SOON);
+        let problem = "no place for a background worker, which looks at the tables of the mappings: raise \
+                       max_worker_processes";
+        self.note_error(problem);
+        if !std::mem::replace(&mut self.resolvers.placeless, true) {
+            pgrx::log!("pg_redis_cache: {problem}");
+        }
+    }
+
+    /// A resolver that has ended without a connection could not open the database. Mappings of which it has said
+    /// nothing although it had one stay as they are, and are looked at again soon.
     fn reap_resolvers(&mut self) {
         let mut ended = Vec::new();
         self.resolvers.running.retain(|database, running| {
@@ -103,11 +131,15 @@ impl Worker {
         }
         for (database, mappings) in ended {
             for (place, fingerprint) in mappings {
-                if self.shared.fingerprint(place) == fingerprint
-                    && !self.shared.looked_at(place)
-                    && let Some(written) = self.written.get(&place)
-                {
-                    could_not_open(self.shared, place, &written.definition.name, &database);
+                if self.shared.fingerprint(place) != fingerprint {
+                    continue;
+                }
+                match (self.shared.look(place), self.written.get(&place)) {
+                    (Look::Nowhere, Some(written)) => {
+                        could_not_open(self.shared, place, &written.definition.name, &database);
+                    }
+                    (Look::Connected, _) => self.resolvers.again = Some(Instant::now() + SOON),
+                    _ => {}
                 }
             }
         }
@@ -123,12 +155,20 @@ impl Worker {
             .collect()
     }
 
-    /// How long until a resolver that is wanted may start.
+    /// How long until a resolver may start. While one runs its end is waited for, which sets the latch.
     pub(super) fn resolver_due(&self) -> Duration {
-        match self.resolvers.last {
-            Some(last) if self.resolvers.wanted => PAUSE.saturating_sub(last.elapsed()),
-            _ => Duration::MAX,
+        let resolvers = &self.resolvers;
+        if !resolvers.running.is_empty() {
+            return Duration::MAX;
         }
+        let wanted = match resolvers.last {
+            Some(last) if resolvers.wanted => Some(PAUSE.saturating_sub(last.elapsed())),
+            _ => None,
+        };
+        let again = resolvers
+            .again
+            .map(|again| again.saturating_duration_since(Instant::now()));
+        wanted.into_iter().chain(again).min().unwrap_or(Duration::MAX)
     }
 
     fn has_problem(&self) -> bool {
@@ -188,8 +228,10 @@ fn start(database: &str, mappings: Vec<(u16, u64)>) -> Option<Running> {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_redis_cache_resolver_main(_argument: pg_sys::Datum) {
     let Some(shared) = Shared::get() else { return };
-    // SAFETY: the server calls this once in a new process; bgw_extra is what `start` put there.
+    // SAFETY: the server calls this once in a new process; bgw_extra is what `start` put there. The default handler
+    // of SIGTERM would raise wherever it interrupts (bgworker.c, bgworker_die); `die` waits for a safe place.
     let database = unsafe {
+        compat::handle_signal(pg_sys::SIGTERM as i32, compat::die);
         pg_sys::BackgroundWorkerUnblockSignals();
         nodes::bytes((*pg_sys::MyBgworkerEntry).bgw_extra.as_ptr()).to_vec()
     };
@@ -204,15 +246,68 @@ pub extern "C-unwind" fn pg_redis_cache_resolver_main(_argument: pg_sys::Datum) 
             Some((shared.mapping_of(fingerprint)?, fingerprint, mapping))
         })
         .collect();
+    set_lock_timeout(c"0");
     // SAFETY: connects this process; a database that is not there ends it with a FATAL in the log.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(name.as_ptr(), std::ptr::null(), 0) };
-    pgrx::bgworkers::BackgroundWorker::transaction(|| {
-        for (place, fingerprint, mapping) in &list {
-            // SAFETY: within a transaction.
-            let found = unsafe { resolve::resolve(mapping) };
-            publish(shared, *place, *fingerprint, mapping, found);
+    set_lock_timeout(LOCK_TIMEOUT);
+    for (place, _, _) in &list {
+        shared.set_look(*place, Look::Connected);
+    }
+    for (place, fingerprint, mapping) in &list {
+        look_at(shared, *place, *fingerprint, mapping);
+    }
+}
+
+/// Whatever the settings of server and database say. An error within the connection would count as a database that
+/// cannot be opened, so that one has no limit.
+fn set_lock_timeout(value: &CStr) {
+    let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+    // SAFETY: a setting of every server, and a valid value.
+    unsafe { pg_sys::SetConfigOption(c"lock_timeout".as_ptr(), value.as_ptr(), context, source) };
+}
+
+/// In a transaction of its own, whose locks last until it has been said what was found.
+fn look_at(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping) {
+    // SAFETY: outside of any transaction, as in worker_spi.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let looked = PgTryBuilder::new(AssertUnwindSafe(|| {
+        // SAFETY: within a transaction.
+        let found = unsafe { resolve::resolve(mapping) };
+        publish(shared, place, fingerprint, mapping, found);
+        true
+    }))
+    .catch_others(|error| {
+        could_not_look(shared, place, &mapping.name, &error);
+        false
+    })
+    .execute();
+    // SAFETY: ends the transaction; after an error everything of it is undone.
+    unsafe {
+        if looked {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+        } else {
+            pg_sys::AbortCurrentTransaction();
         }
-    });
+    }
+}
+
+/// A lock that somebody holds is no news.
+fn could_not_look(shared: Shared, place: u16, name: &str, error: &CaughtError) {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
+    let problem = format!("it cannot be looked at: {}", report.message());
+    if report.sql_error_code() != PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE {
+        pgrx::log!("pg_redis_cache: mapping \"{name}\": {problem}");
+    }
+    if shared.state(place) == MappingState::Pending {
+        shared.set_problem(place, &problem);
+    }
 }
 
 fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, found: Result<Resolved, String>) {
@@ -225,7 +320,7 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
     let problem = found.as_ref().err().cloned().unwrap_or_default();
     let known = known_problem(shared, place);
     let last = xact::next_xid().saturating_sub(1);
-    shared.set_looked_at(place, true);
+    shared.set_look(place, Look::Done);
     {
         let _held = shared.lock_ring();
         if shared.fingerprint(place) != fingerprint

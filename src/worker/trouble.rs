@@ -31,6 +31,11 @@ impl Worker {
         self.troubles.settings = Some(problem);
     }
 
+    /// Whether the settings of the connection could not be used when they were looked at last.
+    pub(super) fn has_bad_settings(&self) -> bool {
+        self.troubles.settings.is_some()
+    }
+
     /// The settings of the connection can be used.
     pub(super) fn settings_in_order(&mut self) {
         if self.troubles.settings.take().is_some() {

@@ -111,6 +111,8 @@ thread_local! {
     static NOTED: Cell<Noted> = const { Cell::new(Noted::Nothing) };
     /// Whether there is anything in the transaction's state, or this backend may be among those that wait.
     static TOUCHED: Cell<bool> = const { Cell::new(false) };
+    /// The transaction has passed our PRE_COMMIT: what another library's callback changes from now on is late.
+    static PASSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers the callbacks, which every backend inherits from the postmaster.
@@ -134,7 +136,20 @@ fn with_buffer(mapping: u16, work: impl FnOnce(&mut TransactionBuffer, u32)) {
         transaction.buffer.set_limit(gucs::transaction_buffer());
         transaction.touched.insert(mapping);
         work(&mut transaction.buffer, nest);
+        if PASSED.get() {
+            take_late_number(transaction);
+        }
     });
+}
+
+/// Rule 2 for a transaction that had captured nothing in PRE_COMMIT: until its loss is declared it counts as
+/// committing.
+fn take_late_number(transaction: &mut Transaction) {
+    if !transaction.numbered
+        && let Some(shared) = Shared::get()
+    {
+        transaction.numbered = shared.commits().begin(compat::backend_number()).is_some();
+    }
 }
 
 /// Captures that the row of `key` is now as in `value`.
@@ -243,12 +258,14 @@ unsafe extern "C-unwind" fn transaction_event(event: XactEvent::Type, _argument:
         // SAFETY: called by the server.
         unsafe { transaction_ends(event) };
     }
-    if !matches!(
+    let passed = matches!(
         event,
         XactEvent::XACT_EVENT_PRE_COMMIT
             | XactEvent::XACT_EVENT_PRE_PREPARE
             | XactEvent::XACT_EVENT_PARALLEL_PRE_COMMIT
-    ) {
+    );
+    PASSED.set(passed);
+    if !passed {
         NOTED.set(Noted::Nothing);
     }
 }
@@ -356,6 +373,7 @@ fn committed(shared: Shared) {
         appended = Some(append::append(shared, &mut sealed, top_xid_at_commit()));
         TRANSACTION.with_borrow_mut(|transaction| transaction.buffer.reclaim(sealed));
     } else if late {
+        test_points::wait_at(TestPoint::Append);
         append::lose(shared, &touched, top_xid_at_commit(), Reason::Unseen);
     }
     if resolve_wanted(shared) {

@@ -243,6 +243,38 @@ fn a_late_reader_from_before_a_write_does_not_bring_its_row_back() {
     assert_in_step(&world);
 }
 
+/// A transaction that has noted the epochs appends when its mapping's place is another one's, which is not looked
+/// at yet: nobody would ever take away what it stored.
+#[test]
+fn a_place_that_is_used_again_takes_nothing_of_the_mapping_before() {
+    let world = world();
+    let mut writer = world.connect();
+    writer
+        .batch_execute(&format!(
+            "SET pg_redis_cache.test_points = 'append={LONG}'; \
+             BEGIN; UPDATE doc SET version = 2 WHERE id = 1"
+        ))
+        .expect("the tests run on a build with test points");
+    world.set_mappings("");
+    sleep(Duration::from_secs(1)); // the place is free once its keys are purged, which nothing shows
+    let writer = spawn(move || writer.batch_execute("COMMIT").expect("a commit works"));
+    let mut client = world.connect();
+    eventually("the writer to be visible", SOON, || {
+        let row = client.query_one("SELECT version FROM doc WHERE id + 0 = 1", &[]);
+        (row.expect("the table can be read").get::<_, i32>(0) == 2).then_some(())
+    });
+    client
+        .batch_execute("BEGIN; LOCK other")
+        .expect("nobody else has a lock");
+    // It stays pending: its table is locked.
+    let list = "other:{a} => SELECT * FROM other";
+    world.postgres.set_conf("pg_redis_cache.mappings", list);
+    end(writer);
+    client.batch_execute("COMMIT").expect("the lock is released");
+    world.wait();
+    assert_eq!(cached(&world), "(nil)");
+}
+
 #[test]
 fn a_snapshot_from_before_a_write_does_not_fill() {
     let world = world();

@@ -445,6 +445,64 @@ fn the_clients_of_an_earlier_engine_are_killed_before_anything_is_written() {
     assert!(lost(&bench).is_empty());
 }
 
+/// All keys of a mapping that is called `k`.
+fn purge(bench: &mut Bench, epoch: u64) {
+    bench.send(Request::Purge(PurgeJob {
+        mapping: 0,
+        epoch,
+        glob: b"k*".to_vec(),
+        matches: Arc::new(|_| true),
+    }));
+    bench.wait_for(
+        "purge",
+        |e| matches!(e, Event::Purged { epoch: purged, .. } if *purged == epoch),
+    );
+}
+
+#[test]
+fn no_purge_is_over_before_the_clients_of_an_earlier_engine_are_killed() {
+    let server = Server::start(&[]);
+    let mut earlier = server.client();
+    let name = redis::cmd("CLIENT")
+        .arg("SETNAME")
+        .arg("test/1:lane-0:me:x")
+        .query::<()>(&mut earlier);
+    name.unwrap();
+    let detour = Detour::to(&server.socket());
+    // Only the control connection comes up.
+    detour.refuse(b":lane-");
+    let mut bench = Bench::start(2, settings(&detour.url()));
+    purge(&mut bench, 1);
+    assert!(earlier.set::<_, _, ()>("k", 1).is_err());
+    assert!(!server.client().exists::<_, bool>("k").unwrap());
+}
+
+#[test]
+fn what_was_sent_to_a_server_that_was_left_does_not_run_once_it_is_met_again() {
+    let (first, second) = (Server::start(&[]), Server::start(&[]));
+    let detour = Detour::to(&first.socket());
+    let mut bench = Bench::start(1, settings(&detour.url()));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    bench.wait_for(
+        "all connections",
+        |e| matches!(e, Event::Pool(state) if state.waiting == 0),
+    );
+    detour.hold();
+    let kept = bench.write(|chunk| chunk.store_text(target(0, b"k"), b"2", Expiry::Never, false));
+    eventually("the write to be on its way", || detour.keeps_something());
+    bench.send(Request::Reconfigure(settings(&second.url(""))));
+    bench.wait_for_chunk(kept);
+    let mark = bench.events.len();
+    bench.send(Request::Reconfigure(settings(&detour.url())));
+    bench.wait_after(mark, "the first server", |e| {
+        matches!(e, Event::Connected { changed: true, .. })
+    });
+    purge(&mut bench, 1);
+    detour.release();
+    assert!(!first.client().exists::<_, bool>("k").unwrap());
+    assert_eq!(lost(&bench), []);
+}
+
 #[test]
 fn who_may_not_see_earlier_clients_loses_everything_once() {
     for forbidden in ["-client|list", "-client|setname"] {

@@ -124,6 +124,10 @@ fn a_user_who_may_not_touch_the_marker_writes_all_the_same_and_finds_none() {
     bench.write_and_wait(|chunk| chunk.store_text(target(1, b"k"), b"1", Expiry::Never, false));
     assert_eq!(markers(&bench), [None]);
     assert_eq!(redis.get::<_, String>("k").unwrap(), "1");
+    bench.wait_for(
+        "all connections",
+        |e| matches!(e, Event::Pool(state) if state.waiting == 0),
+    );
     let refusal = put(&mut bench, 1, MARKER, Some("x"), Expiry::Never).unwrap_err();
     assert!(refusal.contains("NOPERM"), "{refusal}");
 }

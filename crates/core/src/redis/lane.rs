@@ -10,8 +10,8 @@
 //!    Redis runs one command at a time, and drops what a killed client had buffered. That there is no
 //!    such client any more is as good. If Redis refuses, the mappings in flight are lost (rule 6).
 //!    Another process cannot run what the old one had buffered, and is announced, so that all is purged.
-//!    So it does, at its first connection, with what an earlier engine may have left (`CLIENT LIST` tells
-//!    by the name), one whose process was killed included.
+//!    Should the old one come back later, its old clients are killed when it is met ([`Shared::meet`]), as
+//!    are those of earlier engines.
 //! 3. Only then is the rest of the batch sent again, the last operation of each key alone.
 //!
 //! So at each moment one connection at most can run the commands of a key, and none that came after
@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use super::backoff::{self, Backoff};
 use super::batch::{Batch, Outcome};
-use super::event::{Client, Event, LossReason};
+use super::event::Client;
 use super::fault::Cause;
 use super::ledger::Pending;
 use super::line::Line;
@@ -93,8 +93,6 @@ pub(super) struct Lane {
     backoff: Backoff,
     /// Clients whose commands may still run.
     undead: Vec<Client>,
-    /// The server process in which no earlier engine's client is left.
-    swept: Option<String>,
 }
 
 impl Lane {
@@ -107,7 +105,6 @@ impl Lane {
             line: None,
             backoff: Backoff::default(),
             undead: Vec::new(),
-            swept: None,
         }
     }
 
@@ -230,7 +227,7 @@ impl Lane {
                     continue;
                 }
             };
-            match self.bury_all(&mut line, in_flight).await {
+            match self.bury(&mut line, in_flight).await {
                 Ok(()) => {
                     self.queue.is_cut_off.set(false);
                     self.line = Some(line);
@@ -242,64 +239,20 @@ impl Lane {
         }
     }
 
-    async fn bury_all(&mut self, line: &mut Line, in_flight: &[u16]) -> Result<(), Cause> {
-        if self.swept.as_deref() != Some(&line.server.run_id) {
-            self.bury_predecessors(line).await?;
-            self.swept = Some(line.server.run_id.clone());
-        }
-        self.bury(line, in_flight).await
-    }
-
-    /// Kills the clients of earlier engines of the same owner: one whose process has died, however it
-    /// died, may have left commands on their way.
-    async fn bury_predecessors(&self, line: &mut Line) -> Result<(), Cause> {
-        let named = match line.clients().await? {
-            Ok(named) => named,
-            Err(cause) => {
-                let reason = LossReason::Unlisted { cause };
-                self.shared.events.emit(Event::Lost {
-                    mapping: None,
-                    reason,
-                });
-                return Ok(());
-            }
-        };
-        for (id, name) in named {
-            if self.shared.is_predecessor(&name)
-                && let Some(cause) = line.kill(id).await?
-            {
-                self.tell_unkillable(id, cause, &[]);
-            }
-        }
-        Ok(())
-    }
-
-    /// Kills this lane's own clients whose commands may still run.
+    /// Kills this lane's own clients whose commands may still run. Those of another server process are left to
+    /// whoever meets that process again.
     async fn bury(&mut self, line: &mut Line, in_flight: &[u16]) -> Result<(), Cause> {
         while let Some(client) = self.undead.last() {
-            if client.run_id == line.server.run_id
-                && let Some(cause) = line.kill(client.id).await?
-            {
-                self.tell_unkillable(client.id, cause, in_flight);
+            if client.run_id != line.server.run_id {
+                self.shared.leave_behind(client.clone());
+            } else if let Some(cause) = line.kill(client.id).await? {
+                for mapping in in_flight {
+                    self.shared.tell_unkillable(client.id, &cause, Some(*mapping));
+                }
             }
             self.undead.pop();
         }
         Ok(())
-    }
-
-    fn tell_unkillable(&self, client: u64, cause: Cause, in_flight: &[u16]) {
-        let lost = |mapping| {
-            let reason = LossReason::Unkillable {
-                client,
-                cause: cause.clone(),
-            };
-            self.shared.events.emit(Event::Lost { mapping, reason });
-        };
-        match in_flight {
-            // A predecessor's: what it had in flight is not known here.
-            [] => lost(None),
-            _ => in_flight.iter().for_each(|mapping| lost(Some(*mapping))),
-        }
     }
 
     fn lose_line(&mut self, cause: Cause) {

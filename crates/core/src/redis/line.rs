@@ -290,7 +290,9 @@ fn identity(replies: &[Value]) -> Result<Server, Cause> {
         });
     };
     let (server, replication) = (info_text(server)?, info_text(replication)?);
-    if info_field(&server, "redis_mode") == Some("cluster") {
+    // Valkey without extended-redis-compatibility calls it server_mode (server.c, genValkeyInfoString).
+    let mode = info_field(&server, "redis_mode").or_else(|| info_field(&server, "server_mode"));
+    if mode == Some("cluster") {
         return Err(Cause::Cluster);
     }
     if info_field(&replication, "role") == Some("slave") {
@@ -388,10 +390,10 @@ mod tests {
             info(server, "role:slave\r\nmaster_replid:def\r\n"),
             Err(Cause::Replica)
         );
-        assert_eq!(
-            info("redis_mode:cluster\r\nrun_id:abc\r\n", master),
-            Err(Cause::Cluster)
-        );
+        for name in ["redis_mode", "server_mode"] {
+            let cluster = format!("{name}:cluster\r\nrun_id:abc\r\n");
+            assert_eq!(info(&cluster, master), Err(Cause::Cluster));
+        }
         assert_eq!(
             info("", master),
             Err(Cause::Protocol {

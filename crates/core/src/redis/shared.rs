@@ -3,6 +3,7 @@
 //! All of it lives on the engine's one thread; nothing is borrowed across an await.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,10 +12,14 @@ use deadpool_redis::Pool;
 use tokio::sync::{Mutex, Notify};
 
 use super::engine::{Settings, Setup};
-use super::event::{Event, Events, PoolState, Server};
+use super::event::{Client, Event, Events, LossReason, PoolState, Server};
 use super::fault::{Cause, Fault};
 use super::ledger::Ledger;
 use super::line::{self, Line};
+
+/// How many clients on servers that were left are remembered. There is at most one for each lane and change of
+/// the server.
+const LEFT_BEHIND: usize = 1024;
 
 pub(super) struct Shared {
     pub setup: Setup,
@@ -31,8 +36,13 @@ pub(super) struct Shared {
     server: RefCell<Option<Arc<Server>>>,
     /// The settings' generation under which that server's marker was taken.
     marker_taken: Cell<Option<u64>>,
-    /// Held by whoever takes a marker: the first line to a server takes it, the others then know the server.
-    taking_marker: Mutex<()>,
+    /// The settings' generation and the server process (`run_id`) for which that was done last: no earlier client
+    /// can run a command there any more.
+    swept: RefCell<Option<(u64, String)>>,
+    /// Clients of this engine on servers that it has left, whose commands may still run there.
+    left_behind: RefCell<VecDeque<Client>>,
+    /// Held by whoever meets a server: the first line to it sweeps and takes its marker, the others then know it.
+    meeting: Mutex<()>,
     /// Lines that are open, of the lanes and the control.
     open: Cell<usize>,
     /// The trouble that the reader of the events was told last, until all lines are open again.
@@ -55,7 +65,9 @@ impl Shared {
             generation: Cell::new(0),
             server: RefCell::new(None),
             marker_taken: Cell::new(None),
-            taking_marker: Mutex::new(()),
+            swept: RefCell::new(None),
+            left_behind: RefCell::new(VecDeque::new()),
+            meeting: Mutex::new(()),
             open: Cell::new(0),
             trouble: RefCell::new(None),
             refusing: Cell::new(false),
@@ -150,11 +162,12 @@ impl Shared {
     }
 
     /// Compares who answers at the end of this line with who did before (rule 8). Before anything is sent to a
-    /// server that is new, or under new settings (its database may be another one), its marker is taken.
+    /// server that is new, or under new settings (its database may be another one), what earlier clients may have
+    /// left is ended, and its marker is taken. So no purge can be over before an old command runs (rules 5 and 7).
     ///
     /// # Errors
     ///
-    /// The marker may still be there, or the settings have changed: close the line.
+    /// The clients or the marker may still be there, or the settings have changed: close the line.
     pub async fn meet(&self, line: &mut Line) -> Result<(), Cause> {
         if line.generation != self.generation.get() {
             return Err(Cause::Reconfigured);
@@ -162,10 +175,11 @@ impl Shared {
         if self.has_met(line) {
             return Ok(());
         }
-        let _turn = self.taking_marker.lock().await;
+        let _turn = self.meeting.lock().await;
         if self.has_met(line) {
             return Ok(());
         }
+        self.sweep(line).await?;
         let marker = match &self.setup.marker {
             Some(key) => line.take_marker(key).await?,
             None => None,
@@ -186,6 +200,71 @@ impl Shared {
             self.changed.notify_waiters();
         }
         Ok(())
+    }
+
+    /// Rule 5: kills the clients whose commands may still run on a server that is met. Those of earlier engines of
+    /// the same owner (one whose process has died, however it died, may have left commands on their way) are told by
+    /// their names, this engine's own by their numbers.
+    async fn sweep(&self, line: &mut Line) -> Result<(), Cause> {
+        let met = (line.generation, line.server.run_id.clone());
+        if self.swept.borrow().as_ref() == Some(&met) {
+            return Ok(());
+        }
+        match line.clients().await? {
+            Ok(named) => {
+                for (id, name) in named {
+                    if self.is_predecessor(&name) {
+                        self.kill(line, id).await?;
+                    }
+                }
+            }
+            Err(cause) => self.events.emit(Event::Lost {
+                mapping: None,
+                reason: LossReason::Unlisted { cause },
+            }),
+        }
+        while let Some(id) = self.left_on(&met.1) {
+            self.kill(line, id).await?;
+            self.left_behind
+                .borrow_mut()
+                .retain(|client| client.id != id || client.run_id != met.1);
+        }
+        self.swept.replace(Some(met));
+        Ok(())
+    }
+
+    async fn kill(&self, line: &mut Line, id: u64) -> Result<(), Cause> {
+        if let Some(cause) = line.kill(id).await? {
+            // What it had in flight is not known here.
+            self.tell_unkillable(id, &cause, None);
+        }
+        Ok(())
+    }
+
+    /// One of this engine's clients that were left behind on a server process.
+    fn left_on(&self, run_id: &str) -> Option<u64> {
+        let left_behind = self.left_behind.borrow();
+        let client = left_behind.iter().find(|client| client.run_id == run_id)?;
+        Some(client.id)
+    }
+
+    /// Remembers a client of another server than the one that was met last: should that server be met again, the
+    /// client is killed there first.
+    pub fn leave_behind(&self, client: Client) {
+        let mut left_behind = self.left_behind.borrow_mut();
+        left_behind.push_back(client);
+        if left_behind.len() > LEFT_BEHIND {
+            left_behind.pop_front();
+        }
+    }
+
+    /// A client could not be killed, so what it had sent may still run: the mapping is lost, `None` for all.
+    pub fn tell_unkillable(&self, client: u64, cause: &Cause, mapping: Option<u16>) {
+        let reason = LossReason::Unkillable {
+            client,
+            cause: cause.clone(),
+        };
+        self.events.emit(Event::Lost { mapping, reason });
     }
 
     fn has_met(&self, line: &Line) -> bool {

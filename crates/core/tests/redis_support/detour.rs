@@ -16,12 +16,19 @@ enum Phase {
 }
 
 struct State {
+    /// A connection that sends these bytes is closed.
+    refused: Mutex<Option<&'static [u8]>>,
     /// And how many connections keep something, or have just handed it on.
     phase: Mutex<(Phase, usize)>,
     changed: Condvar,
 }
 
 impl State {
+    fn refuses(&self, sent: &[u8]) -> bool {
+        let refused = *self.refused.lock().unwrap();
+        refused.is_some_and(|refused| sent.windows(refused.len()).any(|window| window == refused))
+    }
+
     /// Waits while the phase is `Holding`, and returns whether it was.
     fn keep(&self) -> bool {
         let mut phase = self.phase.lock().unwrap();
@@ -46,6 +53,7 @@ impl Detour {
         let path = socket.with_extension("detour");
         let listener = UnixListener::bind(&path).unwrap();
         let state = Arc::new(State {
+            refused: Mutex::new(None),
             phase: Mutex::new((Phase::Open, 0)),
             changed: Condvar::new(),
         });
@@ -66,9 +74,19 @@ impl Detour {
         format!("redis+unix://{}?db=0", self.path.display())
     }
 
+    /// Closes each connection that sends these bytes, and does not hand them on.
+    pub fn refuse(&self, bytes: &'static [u8]) {
+        *self.state.refused.lock().unwrap() = Some(bytes);
+    }
+
     /// From now on the connections that there are keep what they are given.
     pub fn hold(&self) {
         self.state.phase.lock().unwrap().0 = Phase::Holding;
+    }
+
+    /// Whether a connection keeps something.
+    pub fn keeps_something(&self) -> bool {
+        self.state.phase.lock().unwrap().1 > 0
     }
 
     /// Hands on what was kept, and returns when the server has answered it or closed the connection.
@@ -91,6 +109,10 @@ fn join(mut client: UnixStream, mut server: UnixStream, state: Arc<State>) {
         while !kept {
             let read = client.read(&mut bytes).unwrap_or(0);
             kept = is_old && state.keep();
+            if state.refuses(&bytes[..read]) {
+                let _ = client.shutdown(Shutdown::Both);
+                break;
+            }
             if read == 0 || server.write_all(&bytes[..read]).is_err() {
                 break;
             }
