@@ -30,11 +30,7 @@ fuzz_target!(|steps: &[u8]| {
                 let lens: Vec<usize> = (0..=usize::from(what / 6 % 4))
                     .map(|part| (usize::from(len) + part * 7) % 90)
                     .collect();
-                let total = if lens.len() == 1 {
-                    lens[0]
-                } else {
-                    Ring::reservation_len(lens.iter().copied())
-                };
+                let total = Ring::reservation_len(lens.iter().copied());
                 // SAFETY: there is no other thread.
                 let Ok(mut reservation) = (unsafe { ring.reserve_locked(total) }) else {
                     continue;

@@ -75,7 +75,9 @@ pub unsafe extern "C-unwind" fn pg_redis_cache_captured(call: pg_sys::FunctionCa
                 "Use redis_cache.attach(table), which makes the trigger.",
             );
         }
-        if let Some(relation) = relations::lookup((*(*data).tg_relation).rd_id)
+        // The apply worker runs no statement that would have noted the generation (rule 9).
+        if relations::note_statement()
+            && let Some(relation) = relations::lookup((*(*data).tg_relation).rd_id)
             && relation.attached
         {
             capture(&relation, &*data);

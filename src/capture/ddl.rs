@@ -18,6 +18,7 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
         if changes_texts(statement) {
             relations::purge_all(Reason::Ddl);
             xact::note_mapped_ddl();
+            xact::note_text_ddl();
         }
         if let Some(database) = takes_database_away(statement)
             && relations::purge_database(&database)

@@ -206,6 +206,7 @@ pub fn purge_with_rows_in_columns() {
             let columns = placed.mapping.key.iter().chain(&placed.mapping.value);
             if columns.into_iter().any(|column| column.writer.holds_rows) {
                 xact::purge(placed.mapping.index, Reason::Ddl);
+                xact::note_text_ddl();
             }
         }
     }
@@ -255,6 +256,14 @@ pub fn configured_fingerprint(list: &[Mapping]) -> u64 {
 fn refresh(shared: Shared) {
     // Read before the states: a change while they are read makes the next call refresh again.
     let generation = shared.generation();
+    // A generation may stand for DDL whose invalidations have been sent before (`xact::after_ddl`): a statement that
+    // finds all its locks held already would not read them (lmgr.c, LockRelationOid).
+    // SAFETY: as PostgreSQL does at each new lock; the callbacks here only note what they are told.
+    unsafe {
+        if pg_sys::IsTransactionState() {
+            pg_sys::AcceptInvalidationMessages();
+        }
+    }
     let list = configured();
     let fingerprint = configured_fingerprint(&list);
     let default_database = gucs::text(&gucs::DATABASE);

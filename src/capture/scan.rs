@@ -137,9 +137,16 @@ unsafe fn fills(placed: &Placed, plan: *mut pg_sys::Plan) -> bool {
 pub struct FillBatch {
     fills: Vec<xact::Fill>,
     bytes: Vec<u8>,
+    /// The generation of the list before the first of them was read.
+    generation: u64,
 }
 
 impl FillBatch {
+    /// Called before the rows are read.
+    pub fn begin(&mut self) {
+        self.generation = relations::generation();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.fills.is_empty()
     }
@@ -238,7 +245,10 @@ impl FillBatch {
     /// `snapshot` must be the plain MVCC snapshot under which the rows were read.
     pub unsafe fn send(&self, snapshot: pg_sys::Snapshot) -> Option<usize> {
         // SAFETY: as the caller promises.
-        unsafe { xact::send_fills(&self.fills, &self.bytes, (*snapshot).xmin, (*snapshot).xmax) }
+        unsafe {
+            let bounds = ((*snapshot).xmin, (*snapshot).xmax);
+            xact::send_fills(&self.fills, &self.bytes, bounds, self.generation)
+        }
     }
 }
 

@@ -121,6 +121,7 @@ pub unsafe fn install(query: *mut pg_sys::QueryDesc, eflags: c_int) {
             tap_modify(node, &mut *taps, explain_only);
         }
         if !explain_only && scan::allowed(query) {
+            (*taps).fills.begin();
             tap_scans((*query).planstate, taps);
         }
     }

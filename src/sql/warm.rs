@@ -211,6 +211,7 @@ fn load(plan: &Plan, hand: &mut Hand, first: u32, behind: u32) {
     let (mut from, mut to) = (tid(first), tid(behind));
     let parameters = [Some(Datum::from(&raw mut from)), Some(Datum::from(&raw mut to))];
     let _session = Session::open();
+    hand.batch.begin();
     let snapshot = Snapshot::take();
     plan.run(&parameters, |slot| {
         // SAFETY: a row of the query that `placed` was made for.

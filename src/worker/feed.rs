@@ -13,7 +13,7 @@ use pg_redis_cache_core::{
 use pgrx::pg_sys;
 
 use super::{Worker, purges::Asker};
-use crate::shared::Shared;
+use crate::shared::{MappingState, Shared};
 
 /// How much may be with the engine and not acknowledged. The rest waits in the ring.
 const UNACKNOWLEDGED_BYTES: usize = 8 * 1024 * 1024;
@@ -244,8 +244,12 @@ impl Worker {
         chunk.delete(target, Some(ticket));
     }
 
-    /// Adds a value to the chunk. False if the mapping is gone or the value cannot be read.
+    /// Adds a value to the chunk. False if the mapping is gone or not active, so that nobody keeps what is stored in
+    /// step, or if the value cannot be read.
     fn store(&self, target: Target, value: &[u8], is_fill: bool, chunk: &mut Chunk) -> bool {
+        if self.shared.state(target.mapping) != MappingState::Active {
+            return false;
+        }
         let Some(written) = self.written.get(&target.mapping) else {
             return false;
         };

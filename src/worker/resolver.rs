@@ -319,7 +319,6 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
     );
     let problem = found.as_ref().err().cloned().unwrap_or_default();
     let known = known_problem(shared, place);
-    let last = xact::next_xid().saturating_sub(1);
     shared.set_look(place, Look::Done);
     {
         let _held = shared.lock_ring();
@@ -332,8 +331,8 @@ fn publish(shared: Shared, place: u16, fingerprint: u64, mapping: &Mapping, foun
             return; // the list has changed meanwhile, and with it somebody will look again
         }
         match &found {
-            Ok(resolved) => activate(shared, place, fingerprint, resolved, last),
-            Err(_) => deactivate(shared, place, last),
+            Ok(resolved) => activate(shared, place, fingerprint, resolved),
+            Err(_) => deactivate(shared, place),
         }
     }
     shared.set_problem(place, &problem);
@@ -357,13 +356,12 @@ fn log_problem(shared: Shared, place: u16, name: &str, known: Option<&str>) {
 
 fn could_not_open(shared: Shared, place: u16, name: &str, database: &str) {
     let known = known_problem(shared, place);
-    let last = xact::next_xid().saturating_sub(1);
     {
         let _held = shared.lock_ring();
         if !matches!(shared.state(place), MappingState::Pending | MappingState::Active) {
             return;
         }
-        deactivate(shared, place, last);
+        deactivate(shared, place);
     }
     let problem = format!("database \"{database}\" cannot be opened: see the server log");
     shared.set_problem(place, &problem);
@@ -371,7 +369,7 @@ fn could_not_open(shared: Shared, place: u16, name: &str, database: &str) {
 }
 
 /// Rule 9: floor, epoch and purge. What is as it was stays as it is.
-fn activate(shared: Shared, place: u16, fingerprint: u64, resolved: &Resolved, last: u64) {
+fn activate(shared: Shared, place: u16, fingerprint: u64, resolved: &Resolved) {
     let relation = resolved.relation.to_u32();
     let unchanged = shared.state(place) == MappingState::Active
         && shared.relation(place) == relation
@@ -381,20 +379,25 @@ fn activate(shared: Shared, place: u16, fingerprint: u64, resolved: &Resolved, l
     }
     shared.set_kinds_locked(place, &resolved.kinds);
     shared.set_relation_locked(place, relation);
-    shared.gates().define_locked(place, fingerprint, last);
     shared.stats(place).purge_wanted(Reason::Activated);
-    shared.set_state_locked(place, MappingState::Active);
-    shared.bump_generation_locked();
+    enter(shared, place, MappingState::Active, fingerprint);
 }
 
-fn deactivate(shared: Shared, place: u16, last: u64) {
-    if shared.state(place) == MappingState::Error {
-        return;
+fn deactivate(shared: Shared, place: u16) {
+    if shared.state(place) != MappingState::Error {
+        // Without a fingerprint no backend that still takes the mapping for active can fill.
+        enter(shared, place, MappingState::Error, NO_FINGERPRINT);
     }
-    // Without a fingerprint no backend that still takes the mapping for active can fill.
-    shared.gates().define_locked(place, NO_FINGERPRINT, last);
-    shared.set_state_locked(place, MappingState::Error);
+}
+
+/// The generation before the last assigned id is read: a transaction that has compared it in PRE_COMMIT before, and so
+/// commits what it has captured in the old state, has an id that the floor covers. And both before the epoch: who
+/// notes the new epoch finds the new generation, too.
+fn enter(shared: Shared, place: u16, state: MappingState, fingerprint: u64) {
+    shared.set_state_locked(place, state);
     shared.bump_generation_locked();
+    let last = xact::next_xid().saturating_sub(1);
+    shared.gates().define_locked(place, fingerprint, last);
 }
 
 /// Whether the mapping could produce a key of another active mapping, or one of our own.

@@ -7,6 +7,7 @@ use pg_redis_cache_core::coherence::{MappingSet, Reason, transaction::Sealed};
 use crate::{compat, shared::Shared};
 
 /// What has to reach Redis for a transaction.
+#[derive(Clone, Copy)]
 pub struct Appended {
     /// The position behind its last entry, `None` if it has none.
     pub end: Option<u64>,

@@ -26,7 +26,7 @@ use crate::{
 thread_local! {
     /// Mapped tables into which an INSERT with ON CONFLICT ran.
     static SPECULATIVE: RefCell<Vec<Oid>> = const { RefCell::new(Vec::new()) };
-    /// A statement ran while `track_counts` was off.
+    /// A statement ran while `track_counts` was off. (What changes rows without statements is asked in PRE_COMMIT.)
     static UNCOUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -41,10 +41,14 @@ pub fn note_speculative(relation: &MappedRelation) {
 
 /// Notes, at each statement, whether PostgreSQL counts at all.
 pub fn note_statement() {
-    // SAFETY: a plain variable, the setting `track_counts`.
-    if !unsafe { pg_sys::pgstat_track_counts } {
+    if !counts() {
         UNCOUNTED.set(true);
     }
+}
+
+fn counts() -> bool {
+    // SAFETY: a plain variable, the setting `track_counts`.
+    unsafe { pg_sys::pgstat_track_counts }
 }
 
 /// The transaction is over.
@@ -62,7 +66,7 @@ pub fn check() {
     if super::top_xid().is_none() || !relations::any_mapped() {
         return;
     }
-    if UNCOUNTED.get() && !TAP_ALL {
+    if (UNCOUNTED.get() || !counts()) && !TAP_ALL {
         return relations::purge_all(Reason::Unseen);
     }
     // SAFETY: within a transaction.

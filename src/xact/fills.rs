@@ -31,12 +31,13 @@ thread_local! {
 }
 
 /// Tests each fill against the floors and appends those that pass. `xmin` and `xmax` are the bounds of the
-/// snapshot under which the rows were read. Returns how many were appended; `None` if the ring had no room for them.
+/// snapshot under which the rows were read, `generation` is that of the list before they were: their texts may be
+/// old since, and all are dropped. Returns how many were appended; `None` if the ring had no room for them.
 pub fn send_fills(
     fills: &[Fill],
     bytes: &[u8],
-    xmin: pg_sys::TransactionId,
-    xmax: pg_sys::TransactionId,
+    (xmin, xmax): (pg_sys::TransactionId, pg_sys::TransactionId),
+    generation: u64,
 ) -> Option<usize> {
     let shared = Shared::get()?;
     let next = next_xid();
@@ -53,6 +54,13 @@ pub fn send_fills(
                 shared.hints().set(fill.hash, now);
                 admitted.push(fill);
             } else {
+                drop_fill(shared, fill);
+            }
+        }
+        // After the epochs have been noted: it moves before they do (`after_ddl`).
+        if shared.generation() != generation {
+            for fill in std::mem::take(&mut admitted) {
+                shared.hints().clear(fill.hash);
                 drop_fill(shared, fill);
             }
         }

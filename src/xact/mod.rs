@@ -4,6 +4,7 @@
 //! PRE_COMMIT takes the transaction's number and seals the buffer (rule 2), COMMIT appends what was sealed
 //! (rule 1), and both are done with before the transaction's locks are released. Nothing in COMMIT or ABORT
 //! raises: all that can fail (encoding, allocation) has been done before, and what does not fit becomes a purge.
+mod after_ddl;
 mod append;
 pub mod completeness;
 mod fills;
@@ -48,6 +49,8 @@ struct Transaction {
     reasons: Vec<(u16, Reason)>,
     ran_ddl: bool,
     mapped_ddl: bool,
+    /// The DDL may have changed the text of values, in the mappings that are purged for it.
+    text_ddl: bool,
     /// The backend counts as committing (rule 2).
     numbered: bool,
     sealed: Option<Sealed>,
@@ -62,6 +65,7 @@ impl Transaction {
             reasons: Vec::new(),
             ran_ddl: false,
             mapped_ddl: false,
+            text_ddl: false,
             numbered: false,
             sealed: None,
         }
@@ -74,6 +78,7 @@ impl Transaction {
         self.reasons.clear();
         self.ran_ddl = false;
         self.mapped_ddl = false;
+        self.text_ddl = false;
         self.sealed = None;
         completeness::forget();
     }
@@ -217,6 +222,7 @@ pub fn note_wait() {
 
 /// Notes that the transaction ran DDL: it fills nothing from then on.
 pub fn note_ddl() {
+    after_ddl::register();
     TOUCHED.set(true);
     TRANSACTION.with_borrow_mut(|transaction| transaction.ran_ddl = true);
 }
@@ -225,6 +231,14 @@ pub fn note_ddl() {
 pub fn note_mapped_ddl() {
     TOUCHED.set(true);
     TRANSACTION.with_borrow_mut(|transaction| transaction.mapped_ddl = true);
+}
+
+/// Notes that the transaction ran DDL that may change the text of values without a lock on their tables. What is
+/// purged for the transaction is purged once more when the other sessions know of it.
+pub fn note_text_ddl() {
+    after_ddl::register();
+    TOUCHED.set(true);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.text_ddl = true);
 }
 
 pub fn ran_ddl() -> bool {
@@ -379,10 +393,19 @@ fn committed(shared: Shared) {
     if resolve_wanted(shared) {
         shared.want_resolve();
     }
+    let (ran_ddl, text_ddl) =
+        TRANSACTION.with_borrow(|transaction| (transaction.ran_ddl, transaction.text_ddl));
     ended(shared);
-    if let Some(appended) = appended
-        && gucs::SYNCHRONOUS.get()
-    {
+    let Some(appended) = appended else { return };
+    let wait = gucs::SYNCHRONOUS.get().then_some(appended);
+    if ran_ddl || text_ddl {
+        let texts = if text_ddl {
+            appended.purges
+        } else {
+            MappingSet::EMPTY
+        };
+        after_ddl::leave(after_ddl::Rest { texts, wait });
+    } else if let Some(appended) = wait {
         waiting::wait_for_commit(shared, &appended);
     }
 }

@@ -99,6 +99,14 @@ impl Replicated {
         );
         self.subscriber.wait();
     }
+
+    /// Reads until reads fill: after DDL a purge has to be through, and older transactions have to have ended.
+    fn until_filled(&self) {
+        eventually("reads to fill", SOON, || {
+            self.fill();
+            self.assert_rows().iter().all(|keys| *keys > 0).then_some(())
+        });
+    }
 }
 
 /// Changes of every kind, by one transaction each, or all in one.
@@ -139,15 +147,7 @@ fn an_attached_table_follows_its_subscription() {
             .unwrap()
             .get::<_, bool>(0)
     );
-    // To attach a table is DDL: nothing is filled until the purge is through and older transactions have ended.
-    eventually("reads to fill", SOON, || {
-        replicated.fill();
-        replicated
-            .assert_rows()
-            .iter()
-            .all(|keys| *keys > 0)
-            .then_some(())
-    });
+    replicated.until_filled();
     let before = replicated.purges();
     for change in CHANGES {
         replicated.publish(change);
@@ -159,6 +159,66 @@ fn an_attached_table_follows_its_subscription() {
     assert_eq!(replicated.purges(), before, "a purge without need");
     replicated.publish("TRUNCATE doc");
     assert_eq!(replicated.assert_rows()[0], 0);
+}
+
+/// ALTER ROLE … SET reaches the apply worker, and not the resolver, which has no role.
+#[test]
+fn a_subscription_whose_owner_does_not_count_purges_too() {
+    let replicated = Replicated::start();
+    let pids = "SELECT coalesce(max(pid), 0) FROM pg_stat_subscription";
+    let worker = || -> i32 {
+        replicated
+            .subscriber
+            .connect()
+            .query_one(pids, &[])
+            .unwrap()
+            .get(0)
+    };
+    let before = worker();
+    let subscriber = &replicated.subscriber;
+    subscriber.execute("ALTER ROLE postgres SET track_counts = off");
+    subscriber.execute("ALTER SUBSCRIPTION all_of_it DISABLE");
+    eventually("the subscription to stop", SOON, || {
+        (worker() != before).then_some(())
+    });
+    subscriber.execute("ALTER SUBSCRIPTION all_of_it ENABLE");
+    replicated.until_filled();
+    replicated.publish("UPDATE doc SET version = version + 1");
+    replicated.assert_rows();
+}
+
+/// Rule 9: the apply worker runs no statements, and has captured before a mapping that nobody keeps in step any more.
+#[test]
+fn what_a_subscription_captured_before_its_mapping_failed_is_not_stored() {
+    let replicated = Replicated::start();
+    let subscriber = &replicated.subscriber;
+    subscriber.execute("SELECT redis_cache.attach('doc')");
+    replicated.publish("UPDATE doc SET version = 7 WHERE id = 1");
+    let asked = |sql: &str| -> bool { subscriber.connect().query_one(sql, &[]).unwrap().get(0) };
+    let mut other = subscriber.connect();
+    other
+        .batch_execute("BEGIN; SELECT FROM doc WHERE id = 12 FOR UPDATE")
+        .unwrap();
+    let publisher = &replicated.publisher;
+    publisher
+        .connect()
+        .batch_execute("BEGIN; UPDATE doc SET version = 8 WHERE id = 11; UPDATE doc SET version = 8 WHERE id = 12; COMMIT")
+        .unwrap();
+    eventually("the subscription to wait for the row", SOON, || {
+        asked("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted").then_some(())
+    });
+    subscriber.execute("ALTER SYSTEM SET track_counts = off");
+    subscriber.execute("SELECT pg_reload_conf()");
+    eventually("the mapping to fail", SOON, || {
+        asked("SELECT bool_and(state = 'error') FROM redis_cache.mappings").then_some(())
+    });
+    subscriber.wait();
+    other.batch_execute("ROLLBACK").unwrap();
+    replicated.until_same();
+    assert_eq!(
+        subscriber.redis.cli(&["EXISTS", "doc:11", "doc:12"]),
+        "(integer) 0"
+    );
 }
 
 #[test]

@@ -51,6 +51,32 @@ fn what_commit_has_returned_for_is_in_redis() {
     assert_eq!(*warnings.lock().unwrap(), Vec::<String>::new());
 }
 
+/// PostgreSQL tells the others of a transaction's DDL after the callbacks of COMMIT.
+#[test]
+fn a_commit_of_ddl_that_waits_leaves_nobody_with_old_catalogs() {
+    let world = world();
+    world.execute("CREATE FUNCTION answer() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    let mut other = world.connect();
+    let mut answer = || -> i32 { other.query_one("SELECT answer()", &[]).unwrap().get(0) };
+    assert_eq!(answer(), 1);
+    let (mut client, warnings) = session(&world, "60s");
+    world.redis.freeze();
+    let waiting = std::thread::spawn(move || {
+        client
+            .batch_execute(
+                "BEGIN; UPDATE doc SET version = 1 WHERE id = 1; \
+                 CREATE OR REPLACE FUNCTION answer() RETURNS int LANGUAGE sql AS 'SELECT 2'; COMMIT",
+            )
+            .unwrap();
+    });
+    eventually("the new function", GENEROUS, || (answer() == 2).then_some(()));
+    assert!(!waiting.is_finished());
+    world.redis.thaw();
+    waiting.join().unwrap();
+    assert_eq!(*warnings.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(world.redis.cli(&["HGET", "doc:1", "version"]), "\"1\"");
+}
+
 #[test]
 fn other_sessions_may_be_in_the_way() {
     let world = world();

@@ -183,10 +183,15 @@ impl Ring {
         self.head().saturating_sub(tail)
     }
 
-    /// What to reserve for several entries of these lengths in a row, in bytes.
+    /// What to reserve for several entries of these lengths in a row, in bytes: the headers between them and the
+    /// padding in front of these included, the padding behind the last entry not. One entry's own length is what
+    /// it gives for one.
     pub fn reservation_len(lens: impl Iterator<Item = usize>) -> usize {
-        let sizes = lens.fold(0u64, |sum, len| sum.saturating_add(Self::entry_size(len)));
-        usize::try_from(sizes.saturating_sub(ENTRY_HEADER as u64)).unwrap_or(usize::MAX)
+        let end = lens.fold(0usize, |end, len| {
+            let start = end.checked_next_multiple_of(ENTRY_HEADER).unwrap_or(usize::MAX);
+            start.saturating_add(ENTRY_HEADER).saturating_add(len)
+        });
+        end.saturating_sub(ENTRY_HEADER)
     }
 
     /// What an entry of `len` bytes takes: header and padding included.
@@ -404,9 +409,7 @@ impl Reservation {
     /// Hands the entry, or all of them, to the consumer. False if it was not filled exactly, and so went out empty.
     pub fn publish(mut self) -> bool {
         self.close_entry();
-        let is_whole = self.written.next_multiple_of(ENTRY_HEADER)
-            == (self.len as usize).next_multiple_of(ENTRY_HEADER)
-            && (self.entry > 0 || self.written == self.len as usize);
+        let is_whole = self.written == self.len as usize;
         if is_whole {
             let len = self.first.unwrap_or(self.len);
             // Without the Drop, which would mark it abandoned; there is nothing in it to free.

@@ -294,7 +294,7 @@ fn several_entries_of_one_reservation_appear_at_once_and_are_released_one_by_one
 fn several_entries_that_are_not_filled_exactly_come_out_as_one_empty_one() {
     let ring = OnHeap::new(128);
     let len = Ring::reservation_len([8, 8].into_iter());
-    for written in [[8, 0].as_slice(), &[8, 8, 0], &[8, 40], &[200, 8]] {
+    for written in [[8, 0].as_slice(), &[8, 7], &[8, 8, 0], &[8, 40], &[200, 8]] {
         let mut pos = ring.head();
         // SAFETY: no other thread reserves.
         let mut reservation = unsafe { ring.reserve_locked(len) }.unwrap();

@@ -281,6 +281,24 @@ fn a_large_transaction_goes_in_entries_of_limited_size() {
     assert_eq!(sent(&mut sealed), expected);
 }
 
+#[test]
+fn a_large_transaction_of_any_length_goes_out() {
+    for longer in 0..8 {
+        for ops in 1..4 {
+            let mut buffer = TransactionBuffer::new(64 << 20);
+            let mut expected = Plain::new();
+            for key in (0..ops).map(|n: u32| n.to_string()) {
+                let value = "x".repeat(PART + longer);
+                set(&mut buffer, 1, 0, &key, &value);
+                expected.insert((0, key), Some(value));
+            }
+            let mut sealed = buffer.seal(7, 3, |_| 1);
+            assert_eq!(entries(&mut sealed).len(), ops as usize);
+            assert!(sent(&mut sealed) == expected, "{ops} ops, {longer} bytes longer");
+        }
+    }
+}
+
 /// What a backend may do; keys and mappings are few, so that everything meets.
 #[derive(Debug, Clone)]
 enum Step {
