@@ -13,6 +13,7 @@ use pg_redis_cache_core::{
     coherence::Reason,
     redis::{PurgeJob, Request},
 };
+use pgrx::pg_sys;
 
 use super::Worker;
 use crate::{shared::MappingState, xact};
@@ -162,11 +163,13 @@ impl Worker {
     /// The engine has deleted the keys of a mapping.
     pub(super) fn purged(&mut self, mapping: u16, epoch: u64, keys: u64) {
         let shared = self.shared;
-        shared.hints().clear_all();
+        // SAFETY: reads the clock.
+        let now = unsafe { pg_sys::GetCurrentTimestamp() };
+        shared.set_purged_at(mapping, (now / 1000).max(0) as u64);
         let stats = shared.stats(mapping);
         stats.purges.fetch_add(1, Ordering::Relaxed);
         stats.deletes.fetch_add(keys, Ordering::Relaxed);
-        // Last: whoever waits for the purge finds it counted, and no hint of a key that is gone.
+        // Last: whoever waits for the purge finds it counted, and no hint of a key that is gone counts.
         shared.gates().purged(mapping, epoch);
         let state = self.purges.0.entry(mapping).or_default();
         if let Some(Stage::Running { since, kind_changes }) = state.stage.take() {
