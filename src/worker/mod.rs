@@ -85,6 +85,8 @@ struct Worker {
     written: HashMap<u16, Written>,
     feed: feed::Feed,
     purges: purges::Purges,
+    /// When mappings are lost once more (`None`: all of them), see `lose_again_later`.
+    again: Vec<(Instant, Option<u16>)>,
     resolvers: resolver::Resolvers,
     connected: bool,
     /// The server that was reached last.
@@ -131,6 +133,7 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         written: HashMap::new(),
         feed: feed::Feed::new(shared),
         purges: purges::Purges::default(),
+        again: Vec::new(),
         resolvers: resolver::Resolvers::default(),
         connected: false,
         server: None,

@@ -16,7 +16,7 @@ use pg_redis_cache_core::{
 use pgrx::pg_sys;
 
 use super::Worker;
-use crate::{shared::MappingState, xact};
+use crate::{gucs, shared::MappingState, xact};
 
 /// The shortest time between two purges of a mapping. A purge that took longer is followed by a pause as long, but
 /// no longer than the second: the time that it took may have been an outage.
@@ -86,6 +86,7 @@ impl Worker {
 
     /// Brings every purge that is due one step further.
     pub(super) fn start_purges(&mut self) {
+        self.lose_again();
         if self.past.is_some() {
             return; // which of them are needed is found out when Redis is reached
         }
@@ -213,6 +214,24 @@ impl Worker {
     pub(super) fn answer(&self, asker: Asker, value: i64) {
         if self.shared.replies().answer(asker.backend, asker.ticket, value) {
             self.shared.set_latch_of(asker.backend as usize);
+        }
+    }
+
+    /// A client may still run what it was sent, and could not be killed: what is purged now is purged once more when
+    /// Redis has had the time that it has to answer anything.
+    pub(super) fn lose_again_later(&mut self, mapping: Option<u16>) {
+        self.again.retain(|(_, other)| *other != mapping);
+        self.again
+            .push((Instant::now() + gucs::command_timeout(), mapping));
+    }
+
+    fn lose_again(&mut self) {
+        let now = Instant::now();
+        while let Some(due) = self.again.iter().position(|(due, _)| *due <= now) {
+            match self.again.swap_remove(due).1 {
+                Some(mapping) => self.lose(mapping, Reason::Connection),
+                None => self.lose_everything(Reason::Connection),
+            }
         }
     }
 
