@@ -130,8 +130,8 @@ pub fn note_list_changed() {
     LIST_CHANGED.set(true);
 }
 
-/// Whether the postmaster has read its configuration since this process was forked. To be asked before this one has
-/// read it itself.
+/// Whether the postmaster has read its configuration since this process was forked, as far as the list of mappings or
+/// the url may have changed by it. To be asked before this process has read it itself.
 pub fn postmaster_has_reloaded(shared: Shared) -> bool {
     shared.assignments() > ASSIGNMENTS.get()
 }

@@ -173,10 +173,9 @@ impl FillBatch {
                 let Key::Good(hash) = row::encode_key(placed, row, scratch) else {
                     return;
                 };
-                if shared
-                    .hints()
-                    .recently_filled(hash, xact::now_ms(), placed.mapping.refill_ms())
-                {
+                let now = xact::now_ms();
+                let age = shared.hint_age_ms(mapping, now, placed.mapping.refill_ms());
+                if shared.hints().recently_filled(hash, now, age) {
                     shared.stats(mapping).fill_skipped();
                     return;
                 }

@@ -135,6 +135,8 @@ pub struct MappingPlace {
     pub(super) template: Text<TEMPLATE_LENGTH>,
     /// The table's Oid, 0 while it is not known.
     pub(super) relation: AtomicU32,
+    /// When it was purged last, in milliseconds on the clock of the hints: an older hint is of a key that is gone.
+    pub(super) purged_at_ms: AtomicU64,
     /// How far the resolver that was started last has come, a [`Look`].
     pub(super) look: AtomicU32,
     pub(super) problem: Text<TEXT_LENGTH>,

@@ -103,6 +103,18 @@ impl Shared {
         self.place(mapping).look.store(look as u32, Ordering::Release);
     }
 
+    /// A mapping has been purged: what the hints say of its keys up to this time counts no more.
+    pub fn set_purged_at(&self, mapping: u16, now_ms: u64) {
+        self.place(mapping).purged_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// How old a hint of a mapping's key may be to count, at most `interval_ms`: it must be from after the last
+    /// purge. One that seems to be to come, as the clock went back, is passed over.
+    pub fn hint_age_ms(&self, mapping: u16, now_ms: u64, interval_ms: u64) -> u64 {
+        let since = now_ms.checked_sub(self.place(mapping).purged_at_ms.load(Ordering::Relaxed));
+        since.map_or(interval_ms, |since| since.min(interval_ms))
+    }
+
     /// The places that are used.
     pub fn occupied(self) -> impl Iterator<Item = u16> {
         (0..self.mappings as u16).filter(move |mapping| self.state(*mapping) != MappingState::Free)

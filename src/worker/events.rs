@@ -42,7 +42,10 @@ impl Worker {
                     pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");
                 }
                 let why = match reason {
-                    LossReason::Unkillable { .. } | LossReason::Unlisted { .. } => Reason::Connection,
+                    LossReason::Unkillable { .. } | LossReason::Unlisted { .. } => {
+                        self.lose_again_later(mapping);
+                        Reason::Connection
+                    }
                     _ => Reason::Refused,
                 };
                 match mapping {

@@ -67,7 +67,8 @@ pub fn next_ticket(tickets: &mut Ticket) -> Ticket {
 impl Worker {
     /// Brings the heartbeat a step further. Called each round.
     pub(super) fn beat(&mut self) {
-        if !self.connected || self.heartbeat.sent.is_some() || self.shared.published() == 0 {
+        let silent = !self.connected || self.shared.published() == 0 || !self.again.is_empty();
+        if silent || self.heartbeat.sent.is_some() {
             self.heartbeat.beat = None;
             return;
         }

@@ -272,6 +272,7 @@ impl Worker {
         let oldest = unsafe { pg_sys::GetOldestActiveTransactionId() };
         // In this order: who is no longer active counts as committing until it has appended.
         let at_rest = self.past.is_none()
+            && self.again.is_empty()
             && oldest.into_inner() == next_xid as u32
             && self.shared.commits().idle()
             && self.feed.is_drained(self.shared)

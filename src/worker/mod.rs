@@ -89,6 +89,8 @@ struct Worker {
     register: register::Register,
     /// When this process began.
     since: Instant,
+    /// When mappings are lost once more (`None`: all of them), see `lose_again_later`.
+    again: Vec<(Instant, Option<u16>)>,
     resolvers: resolver::Resolvers,
     connected: bool,
     /// The server that was reached last.
@@ -137,6 +139,7 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
         purges: purges::Purges::default(),
         register: register::Register::default(),
         since: Instant::now(),
+        again: Vec::new(),
         resolvers: resolver::Resolvers::default(),
         connected: false,
         server: None,

@@ -13,9 +13,10 @@ use pg_redis_cache_core::{
     coherence::Reason,
     redis::{PurgeJob, Request},
 };
+use pgrx::pg_sys;
 
 use super::{Worker, register};
-use crate::{shared::MappingState, xact};
+use crate::{gucs, shared::MappingState, xact};
 
 /// The shortest time between two purges of a mapping. A purge that took longer is followed by a pause as long, but
 /// no longer than the second: the time that it took may have been an outage.
@@ -88,6 +89,7 @@ impl Worker {
 
     /// Brings every purge that is due one step further.
     pub(super) fn start_purges(&mut self) {
+        self.lose_again();
         if self.past.is_some() {
             return; // which of them are needed is found out when Redis is reached
         }
@@ -169,11 +171,13 @@ impl Worker {
     /// The engine has deleted the keys of a mapping.
     pub(super) fn purged(&mut self, mapping: u16, epoch: u64, keys: u64) {
         let shared = self.shared;
-        shared.hints().clear_all();
+        // SAFETY: reads the clock.
+        let now = unsafe { pg_sys::GetCurrentTimestamp() };
+        shared.set_purged_at(mapping, (now / 1000).max(0) as u64);
         let stats = shared.stats(mapping);
         stats.purges.fetch_add(1, Ordering::Relaxed);
         stats.deletes.fetch_add(keys, Ordering::Relaxed);
-        // Last: whoever waits for the purge finds it counted, and no hint of a key that is gone.
+        // Last: whoever waits for the purge finds it counted, and no hint of a key that is gone counts.
         shared.gates().purged(mapping, epoch);
         let state = self.purges.0.entry(mapping).or_default();
         if let Some(Stage::Running { since, kind_changes }) = state.stage.take() {
@@ -218,6 +222,24 @@ impl Worker {
     pub(super) fn answer(&self, asker: Asker, value: i64) {
         if self.shared.replies().answer(asker.backend, asker.ticket, value) {
             self.shared.set_latch_of(asker.backend as usize);
+        }
+    }
+
+    /// A client may still run what it was sent, and could not be killed: what is purged now is purged once more when
+    /// Redis has had the time that it has to answer anything.
+    pub(super) fn lose_again_later(&mut self, mapping: Option<u16>) {
+        self.again.retain(|(_, other)| *other != mapping);
+        self.again
+            .push((Instant::now() + gucs::command_timeout(), mapping));
+    }
+
+    fn lose_again(&mut self) {
+        let now = Instant::now();
+        while let Some(due) = self.again.iter().position(|(due, _)| *due <= now) {
+            match self.again.swap_remove(due).1 {
+                Some(mapping) => self.lose(mapping, Reason::Connection),
+                None => self.lose_everything(Reason::Connection),
+            }
         }
     }
 

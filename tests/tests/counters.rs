@@ -127,6 +127,29 @@ fn a_deleted_key_may_be_filled_again_at_once() {
 }
 
 #[test]
+fn a_purge_lets_the_keys_of_its_mapping_be_filled_again_and_no_others() {
+    let world = World::with(
+        SCHEMA,
+        "doc:{id} => SELECT version FROM doc; d:{id} => SELECT body FROM doc WITH (name = other)",
+    );
+    let fills = |name: &str| -> (i64, i64) {
+        world.wait();
+        let sql = "SELECT fills, fills_skipped FROM redis_cache.stats WHERE name = $1";
+        let row = world.connect().query_one(sql, &[&name]).unwrap();
+        (row.get(0), row.get(1))
+    };
+    world.wait();
+    world.execute("SELECT redis_cache.reset_stats()");
+    world.execute("SELECT * FROM doc WHERE id = 1");
+    assert_eq!((fills("doc"), fills("other")), ((1, 0), (1, 0)));
+    world.execute("SELECT redis_cache.invalidate_all('doc')");
+    world.execute("SELECT * FROM doc WHERE id = 1");
+    assert_eq!((fills("doc"), fills("other")), ((2, 0), (1, 1)));
+    world.execute("SELECT * FROM doc WHERE id = 1");
+    assert_eq!((fills("doc"), fills("other")), ((2, 1), (1, 2)));
+}
+
+#[test]
 fn a_purge_is_counted() {
     let world = world();
     world.execute("TRUNCATE doc");

@@ -124,3 +124,37 @@ fn the_server_is_stopped_at_once_and_started_again() {
         .restart_postgres(pg_redis_cache_tests::Shutdown::Immediate);
     trial.write_and_release();
 }
+
+/// The Redis user may not kill what the old connections have left: it runs, also after the purge, and is purged then.
+#[test]
+fn what_cannot_be_killed_is_purged_once_more() {
+    let world = World::builder()
+        .proxied()
+        .conf("pg_redis_cache.command_timeout", "3s")
+        .conf("pg_redis_cache.pool_size", "1")
+        .start();
+    world.execute("CREATE TABLE doc (id int PRIMARY KEY, version int); INSERT INTO doc VALUES (1, 1)");
+    world.set_mappings("doc:{id} => SELECT version FROM doc");
+    world.wait();
+    world.redis.cli(&["ACL", "SETUSER", "default", "-client|kill"]);
+    let purges = "SELECT coalesce(sum(count), 0)::bigint FROM redis_cache.purges WHERE reason = 'connection'";
+    let mut client = world.connect();
+    let mut purges = move || {
+        client
+            .query_one(purges, &[])
+            .expect("the view can be read")
+            .get::<_, i64>(0)
+    };
+    world.proxy().hold();
+    world.execute("UPDATE doc SET version = 2");
+    eventually("the write to be on its way", SOON, || {
+        world.proxy().keeps_something().then_some(())
+    });
+    eventually("the loss", SOON, || (purges() == 1).then_some(()));
+    world.execute("DELETE FROM doc");
+    world.wait();
+    world.proxy().release();
+    eventually("the second loss", SOON, || (purges() > 1).then_some(()));
+    world.wait();
+    world.assert_rows(&RowOracle::hash("doc:{id}", "doc", &["version"]));
+}

@@ -6,6 +6,9 @@
 //! way, which costs a fill, and two keys that also share the tag, one in 16 million pairs, may keep
 //! one of them from being filled for the interval asked about.
 //!
+//! A purge clears nothing here, and so needs no time and leaves the hints of other mappings: who asks after one
+//! leaves out what is older (`within_ms`).
+//!
 //! A backend sets the hint *before* it appends the fill, and the worker clears it when it drops the
 //! fill or deletes the key: in the other order the hint could outlive the reason to clear it.
 //!
@@ -107,14 +110,6 @@ impl Hints {
                 let _ = cell.compare_exchange(word, NEVER, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
-    }
-
-    /// Forgets everything, as after a purge.
-    pub fn clear_all(&self) {
-        self.table
-            .cells()
-            .iter()
-            .for_each(|cell| cell.store(NEVER, Ordering::Relaxed));
     }
 }
 
