@@ -181,7 +181,7 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Option<R> {
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
-            .catch_others(Err)
+            .catch_others(|error| Err(Box::new(error)))
             .execute();
         if result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
@@ -192,9 +192,11 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Option<R> {
         pg_sys::CurrentResourceOwner = owner;
         match result {
             Ok(result) => Some(result),
-            Err(CaughtError::PostgresError(report)) if is_about_values(report.sql_error_code()) => None,
-            // Not before: whoever catches it would find a subtransaction open that is not his.
-            Err(error) => error.rethrow(),
+            Err(error) => match &*error {
+                CaughtError::PostgresError(report) if is_about_values(report.sql_error_code()) => None,
+                // Not before: whoever catches it would find a subtransaction open that is not his.
+                _ => error.rethrow(),
+            },
         }
     }
 }
