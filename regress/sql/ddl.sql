@@ -50,3 +50,9 @@ SELECT await_state('items', 'error');
 \! cached
 ALTER TABLE attic.items SET SCHEMA public;
 SELECT await_state('items', 'active');
+
+-- a child makes of it what no mapping works on, until it is gone
+CREATE TABLE child () INHERITS (items);
+SELECT await_state('items', 'error');
+DROP TABLE child;
+SELECT await_state('items', 'active');

@@ -25,7 +25,7 @@ CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing;
 CREATE FOREIGN TABLE remote (id int NOT NULL, name text) SERVER nowhere;
 CREATE TABLE half_remote (id int NOT NULL, name text) PARTITION BY RANGE (id);
 CREATE FOREIGN TABLE half_remote_low PARTITION OF half_remote FOR VALUES FROM (0) TO (10) SERVER nowhere;
-CREATE TABLE reg (id int PRIMARY KEY, class regclass);
+CREATE TABLE reg (id int PRIMARY KEY, class regclass, acl aclitem[]);
 CREATE TYPE pair AS (class regclass, name text);
 CREATE DOMAIN class AS regclass;
 CREATE TABLE regs (id int PRIMARY KEY, pairs pair[], class class);
@@ -66,6 +66,7 @@ ALTER SYSTEM SET pg_redis_cache.mappings =
     'remote:{id} => SELECT name FROM remote; '
     'half_remote:{id} => SELECT name FROM half_remote; '
     'reg:{id} => SELECT class FROM reg; '
+    'reg_acl:{id} => SELECT acl FROM reg WITH (name = reg_acl); '
     'regs:{id} => SELECT pairs FROM regs; '
     'regs_class:{id} => SELECT class FROM regs WITH (name = regs_class); '
     'secured:{id} => SELECT name FROM secured; '

@@ -133,3 +133,41 @@ SELECT * FROM redis_cache.verify('users');
 \! cached
 DROP OWNED BY reader;
 DROP ROLE reader;
+
+-- an error that is not about the key ends in the caller's own subtransaction
+CREATE FUNCTION refuses(t text) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+    IF t = 'refused' THEN RAISE EXCEPTION 'refused' USING ERRCODE = '42501'; END IF;
+    RETURN true;
+END $$;
+CREATE DOMAIN word AS text CHECK (refuses(value));
+CREATE TABLE words (word word PRIMARY KEY, n int);
+CREATE TABLE seen (what text);
+ALTER SYSTEM SET pg_redis_cache.mappings = 'word:{word} => SELECT n FROM words';
+\! reload
+\! redis HSET word:refused n 1 >/dev/null
+DO $$
+BEGIN
+    BEGIN
+        INSERT INTO seen VALUES ('rolled back');
+        PERFORM redis_cache.verify('words');
+    EXCEPTION WHEN insufficient_privilege THEN
+        INSERT INTO seen VALUES (sqlerrm);
+    END;
+END $$;
+SELECT pg_current_xact_id_if_assigned() IS NULL AS committed;
+\c -
+SELECT * FROM seen;
+
+-- warm: a predicate that writes is refused before what it has written is read
+CREATE FUNCTION writes(id int) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+    IF id = 1 THEN INSERT INTO pages VALUES (100000, 'not committed'); END IF;
+    RETURN true;
+END $$;
+CREATE TABLE pages (id int PRIMARY KEY, body text) WITH (fillfactor = 10);
+INSERT INTO pages SELECT i, 'x' FROM generate_series(1, 3000) i;
+ALTER SYSTEM SET pg_redis_cache.mappings = 'page:{id} => SELECT body FROM pages';
+\! reload
+SELECT redis_cache.warm('pages', 'writes(id)');
+\! cached page:100000

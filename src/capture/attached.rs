@@ -127,5 +127,5 @@ unsafe fn capture(relation: &MappedRelation, data: &pg_sys::TriggerData) {
 /// Whether a new version is still the row's.
 unsafe fn is_latest(slot: *mut pg_sys::TupleTableSlot) -> bool {
     // SAFETY: the slot holds the version as it lies on its page.
-    unsafe { !versions::changed_by_us(versions::header_of(slot)) }
+    unsafe { !versions::End::of(slot).is_ours() }
 }

@@ -89,6 +89,25 @@ unsafe fn attribute_form(tuple: pg_sys::HeapTuple) -> *const pg_sys::FormData_pg
     }
 }
 
+/// The number of a relation's last column, dropped or not; 0 if it is gone.
+pub fn last_attribute(relid: Oid) -> pg_sys::AttrNumber {
+    // SAFETY: a system cache look-up; the tuple is released after its field has been copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as _, Datum::from(relid));
+        if tuple.is_null() {
+            return 0;
+        }
+        let header = (*tuple).t_data;
+        let form = header
+            .cast::<u8>()
+            .add((*header).t_hoff as usize)
+            .cast::<pg_sys::FormData_pg_class>();
+        let last = (*form).relnatts;
+        pg_sys::ReleaseSysCache(tuple);
+        last
+    }
+}
+
 /// A live column by name, if its type exists: a DROP TYPE that runs beside a CREATE TABLE can leave a column without
 /// (up to 18.5, see PostgreSQL's isolation test ddl-dependency-locking), and what asks for such a type raises, even in
 /// a DROP of that table.

@@ -79,7 +79,18 @@ pub fn object_accessed(access: ObjectAccessType::Type, class: Oid, object: Oid, 
         relation.purge(Reason::Ddl);
         xact::note_mapped_ddl();
     } else if has_row_type(object) {
-        relations::purge_with_rows_in_columns();
+        relations::purge_with_rows_of(object);
+    }
+}
+
+/// catalog/pg_inherits.h, `InheritsRelationId`
+pub const INHERITS: Oid = Oid::from_u32(2611);
+
+/// Called when a relation gets a child or a partition (tablecmds.c, `StoreCatalogInheritance1`). With a child a mapping
+/// does not work.
+pub fn gets_child(parent: Oid) {
+    if relations::lookup(parent).is_some() {
+        xact::note_mapped_ddl();
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
     attached,
     columns::{KeyColumn, MappedColumn, attribute_named, key_kind, value_names},
     tap_all::{self, TAP_ALL},
-    text::{Pinning, ValueWriter},
+    text::{self, Pinning, ValueWriter},
 };
 use crate::{gucs, nodes, shared::Shared, xact};
 
@@ -198,13 +198,17 @@ pub fn purge_database(database: &str) -> bool {
     !mappings.is_empty()
 }
 
-/// Marks the mappings of this database for a purge that store a composite value: a table may be its type.
-pub fn purge_with_rows_in_columns() {
+/// Marks the mappings of this database for a purge that store rows of a relation in a column.
+pub fn purge_with_rows_of(object: Oid) {
     let roots: Vec<Oid> = KNOWN.with_borrow(|known| known.list.iter().map(|local| local.root).collect());
     for relation in roots.into_iter().filter_map(lookup) {
         for placed in &relation.mappings {
             let columns = placed.mapping.key.iter().chain(&placed.mapping.value);
-            if columns.into_iter().any(|column| column.writer.holds_rows) {
+            let holds = |column: &MappedColumn| {
+                // SAFETY: within a transaction.
+                column.writer.holds_rows && unsafe { text::holds_rows_of(column.type_id, object, 0) }
+            };
+            if columns.into_iter().any(holds) {
                 xact::purge(placed.mapping.index, Reason::Ddl);
                 xact::note_text_ddl();
             }

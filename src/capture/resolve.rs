@@ -8,7 +8,7 @@ use pg_redis_cache_core::{
 };
 use pgrx::pg_sys::{self, Oid};
 
-use super::{columns, relations};
+use super::{columns, relations, text};
 use crate::{compat, nodes};
 
 /// What the catalog says of a mapping that works.
@@ -205,9 +205,9 @@ unsafe fn check_column(table: &str, relation: pg_sys::Relation, name: &str) -> R
                 "column \"{name}\" of table \"{table}\" is a virtual generated column"
             ));
         }
-        if any_part(column.type_id, 0, text_depends_on_search_path) {
+        if any_part(column.type_id, 0, text_depends_on_names) {
             return Err(format!(
-                "the type of column \"{name}\" of table \"{table}\" has a text that depends on search_path"
+                "the type of column \"{name}\" of table \"{table}\" has a text of names, which depend on search_path or may change"
             ));
         }
         Ok(CheckedColumn {
@@ -228,9 +228,9 @@ unsafe fn any_part(type_id: Oid, depth: u32, is: unsafe fn(Oid) -> bool) -> bool
         if is(base) {
             return true;
         }
-        let element = pg_sys::get_element_type(base);
-        if element != pg_sys::InvalidOid {
-            return any_part(element, depth + 1, is);
+        let held = text::held_by(base);
+        if held != pg_sys::InvalidOid {
+            return any_part(held, depth + 1, is);
         }
         if pg_sys::get_typtype(base) as u8 != pg_sys::TYPTYPE_COMPOSITE {
             return false;
@@ -243,8 +243,9 @@ unsafe fn any_part(type_id: Oid, depth: u32, is: unsafe fn(Oid) -> bool) -> bool
     }
 }
 
-/// The reg types print names as the search_path in force requires.
-unsafe fn text_depends_on_search_path(base: Oid) -> bool {
+/// The reg types print names as the search_path in force requires, and an aclitem those of roles, which ALTER ROLE
+/// changes without any of our hooks in this database.
+unsafe fn text_depends_on_names(base: Oid) -> bool {
     matches!(
         base,
         pg_sys::REGPROCOID
@@ -258,6 +259,7 @@ unsafe fn text_depends_on_search_path(base: Oid) -> bool {
             | pg_sys::REGNAMESPACEOID
             | pg_sys::REGROLEOID
             | pg_sys::REGCOLLATIONOID
+            | pg_sys::ACLITEMOID
     )
 }
 

@@ -7,7 +7,12 @@ use std::{cell::RefCell, ffi::c_int, thread::LocalKey};
 use pgrx::pg_sys::{self, Datum, Oid};
 use rustc_hash::FxHashMap;
 
+use super::columns;
 use crate::{compat, nodes};
+
+/// A value of more bytes is not turned into text by its type's output function: of some types (bits, arrays of
+/// characters) the text is eight times as long, and the function would raise from 1 GB on (MaxAllocSize).
+const LARGEST_OUTPUT: usize = 96 * 1024 * 1024;
 
 /// utils/bytea.h
 const BYTEA_OUTPUT_HEX: c_int = 1;
@@ -190,7 +195,7 @@ impl ValueWriter {
             }
         };
         if self.text == TextForm::Output {
-            raw * 2
+            if raw > LARGEST_OUTPUT { usize::MAX } else { raw * 2 }
         } else {
             raw
         }
@@ -338,22 +343,59 @@ unsafe fn json_form(base: Oid) -> JsonForm {
 }
 
 /// Whether a value of the type is or can contain one of a type that `wanted` says yes to, by Oid and typtype: itself,
-/// in an array of it, in a range or a composite. What a range or a composite holds is not looked at: it may be
-/// anything.
+/// in an array or a range of it, or in a composite. What a composite holds is not looked at: it may be anything.
 unsafe fn may_hold(base: Oid, wanted: &dyn Fn(Oid, u8) -> bool, depth: u32) -> bool {
     // SAFETY: catalog look-ups.
     unsafe {
         let kind = pg_sys::get_typtype(base) as u8;
-        if wanted(base, kind) {
+        if wanted(base, kind) || kind == pg_sys::TYPTYPE_COMPOSITE || depth == MOST_DEPTH {
             return true;
         }
-        let element = pg_sys::get_element_type(base);
-        if element != pg_sys::InvalidOid && depth < 8 {
-            return may_hold(pg_sys::getBaseType(element), wanted, depth + 1);
+        let held = held_by(base);
+        held != pg_sys::InvalidOid && may_hold(pg_sys::getBaseType(held), wanted, depth + 1)
+    }
+}
+
+/// How deep types are followed into each other.
+const MOST_DEPTH: u32 = 16;
+
+/// The type that an array, a range or a multirange is made of, InvalidOid for any other type.
+///
+/// # Safety
+/// Must be called within a transaction.
+pub unsafe fn held_by(base: Oid) -> Oid {
+    // SAFETY: catalog look-ups.
+    unsafe {
+        match pg_sys::get_typtype(base) as u8 {
+            pg_sys::TYPTYPE_RANGE => pg_sys::get_range_subtype(base),
+            pg_sys::TYPTYPE_MULTIRANGE => pg_sys::get_multirange_range(base),
+            _ => pg_sys::get_element_type(base),
         }
-        matches!(
-            kind,
-            pg_sys::TYPTYPE_COMPOSITE | pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE
-        )
+    }
+}
+
+/// Whether a value of the type is or can contain a row of that relation. Takes no locks on the types that it looks
+/// at: this is asked in the middle of DDL on the relation. Of a type that is gone it says yes.
+///
+/// # Safety
+/// Must be called within a transaction.
+pub unsafe fn holds_rows_of(type_id: Oid, relation: Oid, depth: u32) -> bool {
+    // SAFETY: catalog look-ups.
+    unsafe {
+        if pg_sys::get_typtype(type_id) == 0 || depth == MOST_DEPTH {
+            return true;
+        }
+        let base = pg_sys::getBaseType(type_id);
+        let kind = pg_sys::get_typtype(base) as u8;
+        if kind != pg_sys::TYPTYPE_COMPOSITE {
+            let held = held_by(base);
+            return held != pg_sys::InvalidOid && holds_rows_of(held, relation, depth + 1);
+        }
+        let of = pg_sys::get_typ_typrelid(base);
+        of == relation
+            || (1..=columns::last_attribute(of)).any(|number| {
+                let column = pg_sys::get_atttype(of, number); // none of a dropped one
+                column != pg_sys::InvalidOid && holds_rows_of(column, relation, depth + 1)
+            })
     }
 }

@@ -47,16 +47,15 @@ impl Versions {
                 &raw mut pg_sys::SnapshotAnyData,
                 self.slot,
             ) {
-                let header = header_of(self.slot);
-                if changed_by_us(header) {
+                let end = End::of(self.slot);
+                if end.is_ours() {
                     return Found::Changed(Row::of(self.slot));
                 }
-                let next = (*header).t_ctid;
                 // HEAP_XMAX_INVALID: an updater that was rolled back leaves its link behind.
-                if same_place(&next, &ctid) || is_elsewhere(&next) || !was_updated(header) {
+                if same_place(&end.next, &ctid) || is_elsewhere(&end.next) || !end.was_updated() {
                     return Found::Unchanged;
                 }
-                ctid = next;
+                ctid = end.next;
             }
             Found::Gone
         }
@@ -70,42 +69,78 @@ impl Drop for Versions {
     }
 }
 
-/// The header of the tuple in a slot of a heap relation.
-///
-/// # Safety
-/// `slot` must hold a heap tuple.
-pub unsafe fn header_of(slot: *mut pg_sys::TupleTableSlot) -> pg_sys::HeapTupleHeader {
-    // SAFETY: buffer slots begin as heap tuple slots do.
-    unsafe { (*(*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_data }
+/// How a version ends: what its header says of that at one moment.
+pub struct End {
+    /// The transaction that updated or deleted it, or tried to; a lock alone is none.
+    updater: Option<pg_sys::TransactionId>,
+    /// The place of the next version, its own if there is none.
+    next: pg_sys::ItemPointerData,
 }
 
-/// Whether this transaction has updated or deleted a version.
-///
-/// # Safety
-/// `header` must be that of a tuple on a pinned page.
-pub unsafe fn changed_by_us(header: pg_sys::HeapTupleHeader) -> bool {
-    // SAFETY: as the caller promises.
-    unsafe { updater(header).is_some_and(|xmax| pg_sys::TransactionIdIsCurrentTransactionId(xmax)) }
-}
-
-/// Whether another transaction has updated a version, and has committed that.
-unsafe fn was_updated(header: pg_sys::HeapTupleHeader) -> bool {
-    // SAFETY: as in `changed_by_us`.
-    unsafe { updater(header).is_some_and(|xmax| pg_sys::TransactionIdDidCommit(xmax)) }
-}
-
-/// The transaction that updated or deleted a version, or tried to; a lock alone is none.
-unsafe fn updater(header: pg_sys::HeapTupleHeader) -> Option<pg_sys::TransactionId> {
-    // SAFETY: as in `changed_by_us`.
-    unsafe {
-        let mask = (*header).t_infomask as u32;
-        if mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 {
-            return None;
+impl End {
+    /// Reads the header under the buffer's lock: who locks or updates a version sets its infomask, xmax and ctid one
+    /// after the other (heapam.c), and an xmax taken for a multixact that it is not yet cannot be looked up.
+    ///
+    /// # Safety
+    /// `slot` must hold a heap tuple, whose page the caller has not locked.
+    pub unsafe fn of(slot: *mut pg_sys::TupleTableSlot) -> Self {
+        /// storage/bufmgr.h
+        const BUFFER_LOCK_UNLOCK: i32 = 0;
+        const BUFFER_LOCK_SHARE: i32 = 1;
+        // SAFETY: buffer slots begin as heap tuple slots do; the pin is the slot's. The header is copied without the
+        // data behind it.
+        unsafe {
+            let buffer = if (*slot).tts_ops == &raw const pg_sys::TTSOpsBufferHeapTuple {
+                (*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).buffer
+            } else {
+                pg_sys::InvalidBuffer as pg_sys::Buffer
+            };
+            let header = (*(*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple).t_data;
+            if buffer == pg_sys::InvalidBuffer as pg_sys::Buffer {
+                return Self::in_header(header);
+            }
+            pg_sys::LockBuffer(buffer, BUFFER_LOCK_SHARE);
+            let mut copy = std::mem::MaybeUninit::<pg_sys::HeapTupleHeaderData>::uninit();
+            ptr::copy_nonoverlapping(
+                header.cast::<u8>(),
+                copy.as_mut_ptr().cast::<u8>(),
+                std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_hoff),
+            );
+            pg_sys::LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+            Self::in_header(copy.as_mut_ptr())
         }
-        if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
-            return Some(pg_sys::HeapTupleGetUpdateXid(header));
+    }
+
+    unsafe fn in_header(header: pg_sys::HeapTupleHeader) -> Self {
+        // SAFETY: a header of which everything in front of t_hoff can be read, which nobody changes.
+        unsafe {
+            let mask = (*header).t_infomask as u32;
+            let updater = if mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 {
+                None
+            } else if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
+                Some(pg_sys::HeapTupleGetUpdateXid(header))
+            } else {
+                Some((*header).t_choice.t_heap.t_xmax)
+            };
+            Self {
+                updater,
+                next: (*header).t_ctid,
+            }
         }
-        Some((*header).t_choice.t_heap.t_xmax)
+    }
+
+    /// Whether this transaction has updated or deleted the version.
+    pub fn is_ours(&self) -> bool {
+        // SAFETY: a look at the transaction state.
+        self.updater
+            .is_some_and(|xmax| unsafe { pg_sys::TransactionIdIsCurrentTransactionId(xmax) })
+    }
+
+    /// Whether another transaction has updated the version, and has committed that.
+    fn was_updated(&self) -> bool {
+        // SAFETY: a look into the commit log.
+        self.updater
+            .is_some_and(|xmax| unsafe { pg_sys::TransactionIdDidCommit(xmax) })
     }
 }
 

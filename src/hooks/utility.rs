@@ -94,7 +94,7 @@ unsafe extern "C-unwind" fn access(
             previous(access, class, object, sub_id, arg);
         }
         if !relations::idle() {
-            seen(access, class, object, sub_id);
+            seen(access, class, object, sub_id, arg);
         }
     }
 }
@@ -105,6 +105,14 @@ unsafe extern "C-unwind" fn seen(
     class: pg_sys::Oid,
     object: pg_sys::Oid,
     column: c_int,
+    arg: *mut c_void,
 ) {
-    ddl::object_accessed(access, class, object, column)
+    ddl::object_accessed(access, class, object, column);
+    if access == pg_sys::ObjectAccessType::OAT_POST_ALTER && class == ddl::INHERITS {
+        let arg = arg.cast::<pg_sys::ObjectAccessPostAlter>();
+        // SAFETY: what the server passes for that kind of access (objectaccess.h).
+        if let Some(arg) = unsafe { arg.as_ref() } {
+            ddl::gets_child(arg.auxiliary_id);
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 use pg_redis_cache_core::{
     config::Format,
     encode::difference::Held,
-    redis::{Address, Place},
+    redis::{Address, Cause, Place},
 };
 use pgrx::{PgSqlErrorCode, pg_sys};
 use redis::{Parser, ServerError, Value};
@@ -241,7 +241,7 @@ fn refused(error: &ServerError) -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_FDW_ERROR,
         "Redis refused a command",
-        format!("{}: {}", error.code(), error.details().unwrap_or_default()),
+        Cause::of_reply(error).to_string(),
         "",
     )
 }

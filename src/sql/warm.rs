@@ -61,6 +61,8 @@ fn warm(mapping: Option<&str>, predicate: default!(Option<&str>, "NULL")) -> i64
     while let Some((first, behind)) = pages.take() {
         pgrx::check_for_interrupts!();
         target.check(shared);
+        // The predicate may call what writes, too.
+        check_transaction();
         // Before the snapshot is taken: it should be young when its rows arrive.
         hand.wait_for_room();
         let before = hand.read;

@@ -86,15 +86,20 @@ fn interrupted() -> bool {
 }
 
 fn sleep(pause: Duration) {
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: waits on this process's own latch.
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_POSTMASTER_DEATH;
+    // SAFETY: waits on this process's own latch, and sets flags as signal handlers do.
     unsafe {
-        pg_sys::WaitLatch(
+        let seen = pg_sys::WaitLatch(
             pg_sys::MyLatch,
             events as i32,
             pause.as_millis().max(1) as i64,
             pg_sys::PG_WAIT_EXTENSION,
         );
+        if seen as u32 & pg_sys::WL_POSTMASTER_DEATH != 0 {
+            // As in SyncRepWaitForLSN (syncrep.c): to end here would be to abort what has been committed, a PANIC.
+            pg_sys::ProcDiePending = 1;
+            pg_sys::InterruptPending = 1;
+        }
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
 }

@@ -151,6 +151,30 @@ fn values_of_twenty_megabytes() {
     no_fault_in_the_log(&world);
 }
 
+/// Ten bytes that are a number of 131,072 digits: only the text tells that a row is too large to be filled.
+#[test]
+fn texts_that_are_longer_than_their_values() {
+    let world = World::builder()
+        .conf("pg_redis_cache.queue_size", "256MB")
+        .start();
+    world.execute("CREATE TABLE amounts (id int PRIMARY KEY, n numeric[])");
+    world.set_mappings("amount:{id} => SELECT n FROM amounts");
+    world.wait();
+    world.execute(
+        "INSERT INTO amounts SELECT i, array_fill(1e131071::numeric, ARRAY[i * i]) FROM (VALUES (1), (10)) v (i)",
+    );
+    let cached = || ["1", "10"].map(|id| world.redis.cli(&["EXISTS", &format!("amount:{id}")]));
+    for id in [1, 10] {
+        world.execute(&format!("SELECT cardinality(n) FROM amounts WHERE id = {id}"));
+    }
+    world.wait();
+    assert_eq!(cached(), ["(integer) 1", "(integer) 0"]);
+    world.execute("UPDATE amounts SET n = n");
+    world.wait();
+    assert_eq!(cached(), ["(integer) 1", "(integer) 1"]);
+    no_fault_in_the_log(&world);
+}
+
 #[test]
 fn keys_of_a_hundred_kilobytes() {
     // An index entry has room for about 2700 bytes, after compression: this many equal letters fit.

@@ -210,3 +210,26 @@ fn a_redis_that_dies_meanwhile_ends_no_wait_for_ever() {
     load.stop();
     Load::assert_all_rows(&world);
 }
+
+/// To end in COMMIT would be to abort what has been committed, which is a PANIC.
+#[test]
+fn the_postmasters_death_ends_the_wait() {
+    let world = world();
+    let (mut client, _) = session(&world, "60s");
+    world.redis.freeze();
+    let waiting = std::thread::spawn(move || {
+        // The answer may still come or not.
+        let _ = client.batch_execute("UPDATE doc SET version = 1 WHERE id = 1");
+    });
+    let sql =
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE%' AND wait_event = 'Extension'";
+    let mut other = world.connect();
+    eventually("the commit to wait", GENEROUS, || {
+        other.query_one(sql, &[]).unwrap().get::<_, bool>(0).then_some(())
+    });
+    // SAFETY: a signal to a process that this test has started.
+    unsafe { libc::kill(world.postgres.pid() as i32, libc::SIGKILL) };
+    waiting.join().unwrap();
+    let log = world.postgres.log();
+    assert!(!log.contains("PANIC"), "{log}");
+}

@@ -180,20 +180,24 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Option<R> {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
-        let result = PgTryBuilder::new(AssertUnwindSafe(|| Some(work())))
-            .catch_others(|error| match &error {
-                CaughtError::PostgresError(report) if is_about_values(report.sql_error_code()) => None,
-                _ => error.rethrow(),
-            })
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+            .catch_others(|error| Err(Box::new(error)))
             .execute();
-        if result.is_some() {
+        if result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
-        result
+        match result {
+            Ok(result) => Some(result),
+            Err(error) => match &*error {
+                CaughtError::PostgresError(report) if is_about_values(report.sql_error_code()) => None,
+                // Not before: whoever catches it would find a subtransaction open that is not his.
+                _ => error.rethrow(),
+            },
+        }
     }
 }
 

@@ -94,8 +94,8 @@ impl Cause {
         }
     }
 
-    /// The cause in an answer of Redis.
-    pub(super) fn of_reply(error: &ServerError) -> Self {
+    /// The cause in an answer of Redis, cut where it begins to quote: it may quote a password, a key or a value.
+    pub fn of_reply(error: &ServerError) -> Self {
         Self::Server {
             code: first_words(error.code()),
             text: first_words(error.details().unwrap_or("")),
@@ -152,5 +152,14 @@ mod tests {
         assert_eq!(first_words(no_memory), "command not allowed when used memory");
         assert_eq!(first_words("value is not an integer or out of range").len(), 39);
         assert_eq!(first_words(&"é".repeat(200)).len(), LONGEST_TEXT);
+    }
+
+    #[test]
+    fn a_refused_password_is_not_repeated() {
+        let answer = b"-ERR unknown command 'AUTH', with args beginning with: 'user' 'secret'\r\n";
+        let Ok(redis::Value::ServerError(error)) = redis::parse_redis_value(answer) else {
+            panic!()
+        };
+        assert_eq!(Cause::of_reply(&error).to_string(), "ERR unknown command");
     }
 }
