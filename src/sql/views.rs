@@ -79,14 +79,14 @@ fn state_of(shared: Shared, place: Option<u16>) -> (&'static str, Option<String>
         return ("off", None);
     }
     let Some(place) = place else {
-        let problem = if shared.published() == 0 {
-            None
-        } else {
-            Some(format!(
+        // The worker gives the places when it publishes the list, which after a reload is a moment later.
+        let in_force = shared.published() == relations::configured_fingerprint(&relations::configured());
+        let problem = in_force.then(|| {
+            format!(
                 "there is no place for it: pg_redis_cache.max_mappings is {}",
                 gucs::max_mappings()
-            ))
-        };
+            )
+        });
         return ("pending", problem);
     };
     match shared.state(place) {
