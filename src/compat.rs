@@ -343,3 +343,112 @@ pub unsafe fn counted_changes() -> Vec<(pg_sys::Oid, Counted)> {
     }
     all
 }
+
+/// optimizer/util/pathnode.c, `create_foreignscan_path`, for a base relation in no order. 18 asks also how many of
+/// the path's nodes are disabled, and for its join conditions.
+///
+/// # Safety
+/// `root` and `relation` must be the planner's for one relation.
+pub unsafe fn foreign_path(
+    root: *mut pg_sys::PlannerInfo,
+    relation: *mut pg_sys::RelOptInfo,
+    rows: f64,
+    startup_cost: f64,
+    total_cost: f64,
+    required_outer: pg_sys::Relids,
+) -> *mut pg_sys::ForeignPath {
+    let none = std::ptr::null_mut();
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::create_foreignscan_path(
+            root,
+            relation,
+            none,
+            rows,
+            startup_cost,
+            total_cost,
+            none.cast(),
+            required_outer,
+            none.cast(),
+            none.cast(),
+        )
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::create_foreignscan_path(
+            root,
+            relation,
+            none,
+            rows,
+            0,
+            startup_cost,
+            total_cost,
+            none.cast(),
+            required_outer,
+            none.cast(),
+            none.cast(),
+            none.cast(),
+        )
+    }
+}
+
+/// The user as whom a foreign scan is carried out: the view's owner, or the current user.
+///
+/// # Safety
+/// `node` must be a foreign scan that is being started.
+pub unsafe fn scan_user(node: *const pg_sys::ForeignScanState) -> pg_sys::Oid {
+    // SAFETY: as the caller promises; the scan is of one base relation.
+    let user = unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+        #[cfg(feature = "pg15")]
+        {
+            let table = (*(*node).ss.ps.state).es_range_table;
+            let entry = pg_sys::list_nth(table, (*scan).scan.scanrelid as c_int - 1);
+            (*entry.cast::<pg_sys::RangeTblEntry>()).checkAsUser
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            (*scan).checkAsUser
+        }
+    };
+    or_current_user(user)
+}
+
+/// The user as whom a foreign table is changed.
+///
+/// # Safety
+/// `relation` must be a result relation of a statement that is being started.
+pub unsafe fn modify_user(relation: *mut pg_sys::ResultRelInfo, state: *mut pg_sys::EState) -> pg_sys::Oid {
+    #[cfg(feature = "pg15")]
+    // SAFETY: as the caller promises; a partition that tuple routing reached has the number of its parent's entry.
+    let user = unsafe {
+        let root = (*relation).ri_RootResultRelInfo;
+        let of = if (*relation).ri_RangeTableIndex == 0 && !root.is_null() {
+            root
+        } else {
+            relation
+        };
+        match (*of).ri_RangeTableIndex {
+            0 => pg_sys::InvalidOid,
+            index => {
+                let entry = pg_sys::list_nth((*state).es_range_table, index as c_int - 1);
+                (*entry.cast::<pg_sys::RangeTblEntry>()).checkAsUser
+            }
+        }
+    };
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as the caller promises.
+    let user = unsafe { pg_sys::ExecGetResultRelCheckAsUser(relation, state) };
+    or_current_user(user)
+}
+
+fn or_current_user(user: pg_sys::Oid) -> pg_sys::Oid {
+    if user == pg_sys::InvalidOid {
+        // SAFETY: reads a variable.
+        unsafe { pg_sys::GetUserId() }
+    } else {
+        user
+    }
+}

@@ -20,13 +20,13 @@ use redis::{Parser, ServerError, Value};
 use super::raise;
 use crate::{gucs, worker};
 
-trait Stream: Read + Write + AsRawFd {}
+pub trait Stream: Read + Write + AsRawFd {}
 impl<T: Read + Write + AsRawFd> Stream for T {}
 
-/// A non-blocking stream that waits where it would block.
-struct Patient {
-    stream: Box<dyn Stream>,
-    deadline: Instant,
+/// A non-blocking stream that waits where it would block, until its deadline.
+pub struct Patient {
+    pub stream: Box<dyn Stream>,
+    pub deadline: Instant,
 }
 
 impl Patient {
@@ -254,7 +254,8 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+/// A non-blocking stream to the server.
+pub fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
     match address.place() {
         Place::Tcp { host, port } => {
             let mut last = io::Error::from(io::ErrorKind::NotFound);

@@ -1,6 +1,6 @@
 //! The functions and views of schema `redis_cache`.
 mod attach;
-mod client;
+pub mod client;
 mod keys;
 mod predicate;
 mod progress;

@@ -1,0 +1,34 @@
+//! `redis_fdw_handler()`: the callbacks of foreign tables.
+use pgrx::{
+    PgBox, pg_guard,
+    pg_sys::{self, Datum, NodeTag},
+};
+
+use super::{explain, plan, scan};
+
+/// The function that PostgreSQL calls.
+///
+/// # Safety
+/// By the function manager alone.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn redis_fdw_handler(_call: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: a node of that tag, in the caller's memory context.
+    let mut routine = unsafe { PgBox::<pg_sys::FdwRoutine>::alloc_node(NodeTag::T_FdwRoutine) };
+    routine.GetForeignRelSize = Some(plan::size);
+    routine.GetForeignPaths = Some(plan::paths);
+    routine.GetForeignPlan = Some(plan::plan);
+    routine.BeginForeignScan = Some(scan::begin);
+    routine.IterateForeignScan = Some(scan::iterate);
+    routine.ReScanForeignScan = Some(scan::rescan);
+    routine.EndForeignScan = Some(scan::end);
+    routine.ExplainForeignScan = Some(explain::scan);
+    Datum::from(routine.into_pg())
+}
+
+/// What the server asks of a C function (fmgr.h, `PG_FUNCTION_INFO_V1`).
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_redis_fdw_handler() -> &'static pg_sys::Pg_finfo_record {
+    const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &VERSION_1
+}

@@ -1,0 +1,415 @@
+//! A scan of a foreign table.
+//!
+//! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
+//! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
+use std::ffi::c_int;
+
+use pg_redis_cache_core::fdw::{
+    Access, Commands, Comparison, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, element,
+    options::Keys, reading::Needs,
+};
+use pgrx::{
+    PgSqlErrorCode, pg_guard,
+    pg_sys::{self, Datum},
+};
+
+use super::{
+    cache,
+    connection::{Figures, Line},
+    error, owned,
+    private::Private,
+    table::Table,
+    values::Converter,
+};
+use crate::{compat, nodes, sql::raise};
+
+/// A condition whose operand has to be evaluated.
+struct Condition {
+    shape: Shape,
+    operand: *mut pg_sys::ExprState,
+    /// Of the operand's type, or of its array's elements.
+    converter: Converter,
+    /// What deconstruct_array asks of the elements' type.
+    elements: Option<ElementType>,
+}
+
+struct ElementType {
+    oid: pg_sys::Oid,
+    length: i16,
+    by_value: bool,
+    alignment: std::ffi::c_char,
+}
+
+/// A column that the query needs.
+struct Column {
+    place: usize,
+    role: Role,
+    converter: Converter,
+}
+
+/// What a scan's node keeps in `fdw_state`.
+pub struct Scan {
+    pub table: Table,
+    pub shapes: Vec<Shape>,
+    user: pg_sys::Oid,
+    conditions: Vec<Condition>,
+    columns: Vec<Column>,
+    needs: Needs,
+    line: Option<Line>,
+    reading: Option<Reading>,
+    /// What the scan has done, rescans included.
+    pub figures: Figures,
+    pub rows: u64,
+}
+
+/// BeginForeignScan.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn begin(node: *mut pg_sys::ForeignScanState, _flags: c_int) {
+    // SAFETY: a node that is being started; its state's query context outlives it.
+    unsafe {
+        let scan = Scan::new(node);
+        (*node).fdw_state = owned::keep((*(*node).ss.ps.state).es_query_cxt, scan).cast();
+    }
+}
+
+/// The scan of a node that [`begin`] has started.
+///
+/// # Safety
+/// `node` must be such a node.
+pub unsafe fn of<'s>(node: *mut pg_sys::ForeignScanState) -> &'s mut Scan {
+    // SAFETY: `begin` has put it there, and it lives as long as the query's memory context.
+    unsafe { &mut *(*node).fdw_state.cast::<Scan>() }
+}
+
+/// IterateForeignScan.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn iterate(node: *mut pg_sys::ForeignScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: called by the executor between `begin` and `end`, in the memory context of one row.
+    unsafe {
+        let slot = (*node).ss.ss_ScanTupleSlot;
+        pg_sys::ExecClearTuple(slot);
+        if let Some(row) = of(node).next(node) {
+            of(node).fill(slot, &row);
+        }
+        slot
+    }
+}
+
+/// ReScanForeignScan.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::ForeignScanState) {
+    // SAFETY: as in `iterate`.
+    unsafe { of(node) }.stop();
+}
+
+/// EndForeignScan.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn end(node: *mut pg_sys::ForeignScanState) {
+    // SAFETY: as in `iterate`; the state is null if the start has failed.
+    unsafe {
+        if !(*node).fdw_state.is_null() {
+            of(node).stop();
+        }
+    }
+}
+
+impl Scan {
+    unsafe fn new(node: *mut pg_sys::ForeignScanState) -> Self {
+        // SAFETY: as `begin`.
+        unsafe {
+            let table = Table::of((*node).ss.ss_currentRelation);
+            let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+            let private = Private::from_list((*plan).fdw_private);
+            let operands = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs);
+            let conditions: Vec<Condition> = private
+                .conditions
+                .iter()
+                .zip(operands)
+                .filter_map(|((place, comparison), operand)| {
+                    let shape = Shape {
+                        target: target(table.layout.role(*place)?)?,
+                        comparison: *comparison,
+                    };
+                    Some(Condition::new(shape, operand, node))
+                })
+                .collect();
+            let columns: Vec<Column> = private
+                .needed
+                .iter()
+                .filter_map(|place| {
+                    Some(Column {
+                        place: *place,
+                        role: table.layout.role(*place)?.clone(),
+                        converter: table.converter(*place)?,
+                    })
+                })
+                .collect();
+            let needs = Needs {
+                kind: table.options.kind,
+                ttl: columns.iter().any(|column| column.role == Role::Ttl),
+                batch_size: table.options.batch_size,
+                one_key: !table.layout.has_key(),
+            };
+            Self {
+                user: compat::scan_user(node),
+                shapes: conditions.iter().map(|condition| condition.shape).collect(),
+                table,
+                conditions,
+                columns,
+                needs,
+                line: None,
+                reading: None,
+                figures: Figures::default(),
+                rows: 0,
+            }
+        }
+    }
+
+    /// The next row; none at the end.
+    unsafe fn next(&mut self, node: *mut pg_sys::ForeignScanState) -> Option<Row> {
+        if self.reading.is_none() {
+            // SAFETY: the node's own expression context.
+            let operands = unsafe { self.operands((*node).ss.ps.ps_ExprContext) };
+            self.start(operands);
+        }
+        loop {
+            if let Some(row) = self.reading.as_mut().and_then(Reading::next_row) {
+                self.rows += 1;
+                return Some(row);
+            }
+            if !self.advance() {
+                return None;
+            }
+        }
+    }
+
+    fn start(&mut self, operands: Vec<(Shape, Operand)>) {
+        let access = Access::new(self.needs.kind, &self.table.layout.keys, operands);
+        self.reading = Some(Reading::new(self.needs, access));
+        self.line = Some(cache::line(
+            self.table.server,
+            self.user,
+            self.table.options.database,
+        ));
+        self.ask();
+    }
+
+    /// Sends the next commands. Returns whether there were any.
+    fn ask(&mut self) -> bool {
+        let (Some(reading), Some(line)) = (&mut self.reading, &mut self.line) else {
+            return false;
+        };
+        let mut commands = Commands::default();
+        reading.ask(&mut commands);
+        line.send(&commands);
+        commands.count > 0
+    }
+
+    /// Takes the answers to what was asked, and asks for what is next. Returns whether any answers came.
+    fn advance(&mut self) -> bool {
+        let (Some(reading), Some(line)) = (&mut self.reading, &mut self.line) else {
+            return false;
+        };
+        if !reading.is_waiting() {
+            return false;
+        }
+        while reading.is_waiting() {
+            let reply = line.receive();
+            if let Err(problem) = reading.answer(reply) {
+                self.fail(&problem);
+            }
+        }
+        self.ask();
+        true
+    }
+
+    fn fail(&self, problem: &ReadProblem) -> ! {
+        match problem {
+            ReadProblem::OtherType => {
+                let key = match &self.table.options.keys {
+                    Keys::One(key) | Keys::Matching(key) => String::from_utf8_lossy(key).into_owned(),
+                };
+                raise(
+                    PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                    format!("the key \"{key}\" holds another type than {}", self.needs.kind),
+                    "",
+                    "See the table's option table_type.",
+                )
+            }
+            ReadProblem::Refused(text) => error::refused(text),
+            ReadProblem::Unexpected => {
+                error::garbled(&self.line.as_ref().map(Line::address).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Ends the reading; what is still on its way is nobody's.
+    fn stop(&mut self) {
+        self.reading = None;
+        if let Some(line) = self.line.take() {
+            self.figures.add(line.figures);
+        }
+    }
+
+    /// Whether times to live are asked for.
+    pub fn reads_ttl(&self) -> bool {
+        self.needs.ttl
+    }
+
+    /// What the scan has done so far.
+    pub fn figures(&self) -> Figures {
+        let mut figures = self.figures;
+        if let Some(line) = &self.line {
+            figures.add(line.figures);
+        }
+        figures
+    }
+
+    unsafe fn operands(&mut self, context: *mut pg_sys::ExprContext) -> Vec<(Shape, Operand)> {
+        self.conditions
+            .iter_mut()
+            // SAFETY: the expressions belong to the node whose context this is.
+            .map(|condition| (condition.shape, unsafe { condition.evaluate(context) }))
+            .collect()
+    }
+
+    unsafe fn fill(&mut self, slot: *mut pg_sys::TupleTableSlot, row: &Row) {
+        // SAFETY: a virtual slot of the table's columns, just cleared; the values are made in the row's own context.
+        unsafe {
+            let count = self.table.columns.len();
+            let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
+            let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
+            nulls.fill(true);
+            for column in &mut self.columns {
+                if let Some(value) = column.value(row) {
+                    values[column.place] = value;
+                    nulls[column.place] = false;
+                }
+            }
+            pg_sys::ExecStoreVirtualTuple(slot);
+        }
+    }
+}
+
+/// What a column's conditions are about.
+fn target(role: &Role) -> Option<Target> {
+    match role {
+        Role::Key => Some(Target::Key),
+        Role::Field | Role::Member | Role::Id => Some(Target::Name),
+        Role::Score => Some(Target::Score),
+        Role::Index => Some(Target::Index),
+        Role::Value | Role::Element | Role::Named(_) | Role::Ttl => None,
+    }
+}
+
+impl Condition {
+    unsafe fn new(shape: Shape, operand: *mut pg_sys::Expr, node: *mut pg_sys::ForeignScanState) -> Self {
+        // SAFETY: an expression of the node's plan; the node is being started.
+        unsafe {
+            let mut type_id = pg_sys::exprType(operand.cast());
+            let elements = (shape.comparison == Comparison::Any).then(|| {
+                type_id = pg_sys::get_base_element_type(type_id);
+                ElementType::of(type_id)
+            });
+            Self {
+                shape,
+                operand: pg_sys::ExecInitExpr(operand, (&raw mut (*node).ss.ps).cast()),
+                converter: Converter::new("operand".to_string(), type_id, -1),
+                elements,
+            }
+        }
+    }
+
+    unsafe fn evaluate(&mut self, context: *mut pg_sys::ExprContext) -> Operand {
+        // SAFETY: as `Scan::operands`.
+        unsafe {
+            let mut null = false;
+            let value = pg_sys::ExecEvalExpr(self.operand, context, &raw mut null);
+            match &self.elements {
+                _ if null => Operand::Null,
+                None => Operand::One(self.converter.write(value)),
+                Some(elements) => {
+                    let values = elements.of_array(value);
+                    Operand::Many(
+                        values
+                            .into_iter()
+                            .map(|value| self.converter.write(value))
+                            .collect(),
+                    )
+                }
+            }
+        }
+    }
+}
+
+impl ElementType {
+    unsafe fn of(oid: pg_sys::Oid) -> Self {
+        let (mut length, mut by_value, mut alignment) = (0, false, 0);
+        // SAFETY: a catalog look-up.
+        unsafe {
+            pg_sys::get_typlenbyvalalign(oid, &raw mut length, &raw mut by_value, &raw mut alignment);
+        }
+        Self {
+            oid,
+            length,
+            by_value,
+            alignment,
+        }
+    }
+
+    /// An array's elements that are not NULL: no row equals that.
+    unsafe fn of_array(&self, array: Datum) -> Vec<Datum> {
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        // SAFETY: an array of these elements.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            pg_sys::deconstruct_array(
+                array,
+                self.oid,
+                self.length.into(),
+                self.by_value,
+                self.alignment,
+                &raw mut values,
+                &raw mut nulls,
+                &raw mut count,
+            );
+            (0..count as usize)
+                .filter(|place| !*nulls.add(*place))
+                .map(|place| *values.add(place))
+                .collect()
+        }
+    }
+}
+
+impl Column {
+    /// The column's value in a row; none is NULL.
+    unsafe fn value(&mut self, row: &Row) -> Option<Datum> {
+        let score;
+        let bytes: &[u8] = match (&self.role, &row.element) {
+            (Role::Key, _) => &row.key,
+            (Role::Ttl, _) => return Some(unsafe { self.number(row.ttl) }),
+            (Role::Index, Element::Item { index, .. }) => return Some(unsafe { self.number(*index) }),
+            (Role::Value, Element::Value(value) | Element::Pair { value, .. }) => value,
+            (Role::Field, Element::Pair { field, .. }) => field,
+            (Role::Element, Element::Item { element, .. }) => element,
+            (Role::Member, Element::Member(member) | Element::Scored { member, .. }) => member,
+            (Role::Score, Element::Scored { score: number, .. }) => {
+                score = element::format_score(*number);
+                score.as_bytes()
+            }
+            (Role::Id, Element::Entry { id, .. }) => id,
+            (Role::Named(name), Element::Entry { fields, .. }) => {
+                &fields.iter().find(|(field, _)| field == name)?.1
+            }
+            _ => return None,
+        };
+        // SAFETY: within a transaction.
+        Some(unsafe { self.converter.read(bytes) })
+    }
+
+    /// A number in the column's own type.
+    unsafe fn number(&mut self, number: i64) -> Datum {
+        // SAFETY: within a transaction.
+        unsafe { self.converter.read(itoa::Buffer::new().format(number).as_bytes()) }
+    }
+}
