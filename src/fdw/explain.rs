@@ -1,6 +1,6 @@
 //! EXPLAIN: which commands a scan sends, and with ANALYZE what it did. The labels are those that users of redis_fdw_rs
 //! know.
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
 
 use pg_redis_cache_core::fdw::describe;
 use pgrx::{pg_guard, pg_sys};
@@ -31,6 +31,19 @@ pub unsafe extern "C-unwind" fn scan(
             figures(scan, explain);
         }
     }
+}
+
+/// ExplainForeignModify.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn modify(
+    _node: *mut pg_sys::ModifyTableState,
+    relation: *mut pg_sys::ResultRelInfo,
+    _private: *mut pg_sys::List,
+    _subplan: c_int,
+    explain: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: an open foreign table of ours, and EXPLAIN's own state.
+    unsafe { table(&Table::of((*relation).ri_RelationDesc), explain) };
 }
 
 /// What is the same for reading and writing.

@@ -4,7 +4,7 @@ use pgrx::{
     pg_sys::{self, Datum, NodeTag},
 };
 
-use super::{explain, plan, scan};
+use super::{explain, identity, modify, plan, scan, truncate};
 
 /// The function that PostgreSQL calls.
 ///
@@ -22,6 +22,18 @@ pub unsafe extern "C-unwind" fn redis_fdw_handler(_call: pg_sys::FunctionCallInf
     routine.IterateForeignScan = Some(scan::iterate);
     routine.ReScanForeignScan = Some(scan::rescan);
     routine.EndForeignScan = Some(scan::end);
+    routine.AddForeignUpdateTargets = Some(identity::add_targets);
+    routine.IsForeignRelUpdatable = Some(modify::updatable);
+    routine.PlanForeignModify = Some(modify::plan);
+    routine.BeginForeignModify = Some(modify::begin);
+    routine.BeginForeignInsert = Some(modify::begin_insert);
+    routine.ExecForeignInsert = Some(modify::insert);
+    routine.ExecForeignUpdate = Some(modify::update);
+    routine.ExecForeignDelete = Some(modify::delete);
+    routine.EndForeignModify = Some(modify::end);
+    routine.EndForeignInsert = Some(modify::end);
+    routine.ExecForeignTruncate = Some(truncate::truncate);
+    routine.ExplainForeignModify = Some(explain::modify);
     routine.ExplainForeignScan = Some(explain::scan);
     Datum::from(routine.into_pg())
 }

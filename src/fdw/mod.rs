@@ -17,11 +17,15 @@ mod connection;
 mod error;
 mod explain;
 mod handler;
+mod identity;
+mod modify;
 mod owned;
 mod plan;
 mod private;
+mod rows;
 mod scan;
 mod table;
+mod truncate;
 mod validate;
 mod values;
 

@@ -2,7 +2,7 @@
 //!
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
-use std::ffi::c_int;
+use std::{borrow::Cow, ffi::c_int};
 
 use pg_redis_cache_core::fdw::{
     Access, Commands, Comparison, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, element,
@@ -16,7 +16,7 @@ use pgrx::{
 use super::{
     cache,
     connection::{Figures, Line},
-    error, owned,
+    error, identity, owned,
     private::Private,
     table::Table,
     values::Converter,
@@ -45,6 +45,8 @@ struct Column {
     place: usize,
     role: Role,
     converter: Converter,
+    /// Whether an UPDATE or DELETE finds the row again by it.
+    identifies: bool,
 }
 
 /// What a scan's node keeps in `fdw_state`.
@@ -137,9 +139,11 @@ impl Scan {
                 .needed
                 .iter()
                 .filter_map(|place| {
+                    let role = table.layout.role(*place)?.clone();
                     Some(Column {
                         place: *place,
-                        role: table.layout.role(*place)?.clone(),
+                        identifies: (*plan).fsSystemCol && identity::is_identifying(&table, &role),
+                        role,
                         converter: table.converter(*place)?,
                     })
                 })
@@ -280,13 +284,18 @@ impl Scan {
             let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
             let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
             nulls.fill(true);
+            let mut same = true;
             for column in &mut self.columns {
                 if let Some(value) = column.value(row) {
                     values[column.place] = value;
                     nulls[column.place] = false;
+                    same = same && (!column.identifies || column.is_written_so(value, row));
                 }
             }
             pg_sys::ExecStoreVirtualTuple(slot);
+            if same {
+                identity::set_row_id(row, &mut (*slot).tts_tid);
+            }
         }
     }
 }
@@ -382,20 +391,19 @@ impl ElementType {
 }
 
 impl Column {
-    /// The column's value in a row; none is NULL.
-    unsafe fn value(&mut self, row: &Row) -> Option<Datum> {
-        let score;
+    /// What Redis has of the column in a row; none is NULL.
+    fn bytes<'r>(&self, row: &'r Row) -> Option<Cow<'r, [u8]>> {
+        let number = |number: i64| Some(Cow::Owned(number.to_string().into_bytes()));
         let bytes: &[u8] = match (&self.role, &row.element) {
             (Role::Key, _) => &row.key,
-            (Role::Ttl, _) => return Some(unsafe { self.number(row.ttl) }),
-            (Role::Index, Element::Item { index, .. }) => return Some(unsafe { self.number(*index) }),
+            (Role::Ttl, _) => return number(row.ttl),
+            (Role::Index, Element::Item { index, .. }) => return number(*index),
             (Role::Value, Element::Value(value) | Element::Pair { value, .. }) => value,
             (Role::Field, Element::Pair { field, .. }) => field,
             (Role::Element, Element::Item { element, .. }) => element,
             (Role::Member, Element::Member(member) | Element::Scored { member, .. }) => member,
-            (Role::Score, Element::Scored { score: number, .. }) => {
-                score = element::format_score(*number);
-                score.as_bytes()
+            (Role::Score, Element::Scored { score, .. }) => {
+                return Some(Cow::Owned(element::format_score(*score).into_bytes()));
             }
             (Role::Id, Element::Entry { id, .. }) => id,
             (Role::Named(name), Element::Entry { fields, .. }) => {
@@ -403,13 +411,20 @@ impl Column {
             }
             _ => return None,
         };
-        // SAFETY: within a transaction.
-        Some(unsafe { self.converter.read(bytes) })
+        Some(Cow::Borrowed(bytes))
     }
 
-    /// A number in the column's own type.
-    unsafe fn number(&mut self, number: i64) -> Datum {
+    /// The column's value in a row; none is NULL.
+    unsafe fn value(&mut self, row: &Row) -> Option<Datum> {
+        let bytes = self.bytes(row)?;
         // SAFETY: within a transaction.
-        unsafe { self.converter.read(itoa::Buffer::new().format(number).as_bytes()) }
+        Some(unsafe { self.converter.read(&bytes) })
+    }
+
+    /// Whether the value would be written as Redis has it.
+    unsafe fn is_written_so(&self, value: Datum, row: &Row) -> bool {
+        // SAFETY: the column's own value.
+        let written = unsafe { self.converter.write(value) };
+        self.bytes(row).is_some_and(|bytes| *bytes == written)
     }
 }

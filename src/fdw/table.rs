@@ -1,5 +1,5 @@
 //! A foreign table: its options, and what each of its columns stands for.
-use pg_redis_cache_core::fdw::{Column, Layout, TableOptions};
+use pg_redis_cache_core::fdw::{Column, Layout, TableOptions, options::Keys, step::Key};
 use pgrx::{
     PgSqlErrorCode,
     pg_sys::{self, Oid},
@@ -10,7 +10,6 @@ use crate::{compat, nodes, sql::raise};
 
 /// See the module.
 pub struct Table {
-    pub relid: Oid,
     pub server: Oid,
     pub server_name: String,
     pub options: TableOptions,
@@ -49,7 +48,6 @@ impl Table {
             )
         });
         Self {
-            relid,
             server,
             server_name: name,
             options,
@@ -66,6 +64,13 @@ impl Table {
             let table = Self::of(relation);
             pg_sys::table_close(relation, pg_sys::NoLock as i32);
             table
+        }
+    }
+
+    /// The key of a table over one.
+    pub fn one_key(&self) -> Key {
+        match &self.layout.keys {
+            Keys::One(key) | Keys::Matching(key) => key.as_slice().into(),
         }
     }
 

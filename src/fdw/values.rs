@@ -33,8 +33,6 @@ pub struct Converter {
     name: String,
     type_id: Oid,
     modifier: i32,
-    /// What is below a domain.
-    pub base: Oid,
     form: Form,
     is_domain: bool,
     input: Box<pg_sys::FmgrInfo>,
@@ -68,7 +66,6 @@ impl Converter {
             name,
             type_id,
             modifier,
-            base,
             form,
             is_domain: base != type_id,
             input,

@@ -64,6 +64,22 @@ pub enum Element {
     },
 }
 
+impl Element {
+    /// How many bytes it holds.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Value(bytes) | Self::Member(bytes) => bytes.len(),
+            Self::Pair { field, value } => field.len() + value.len(),
+            Self::Item { element, .. } => element.len(),
+            Self::Scored { member, .. } => member.len() + size_of::<f64>(),
+            Self::Entry { id, fields } => {
+                let fields = fields.iter().map(|(field, value)| field.len() + value.len());
+                id.len() + fields.sum::<usize>()
+            }
+        }
+    }
+}
+
 /// An element and where it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {

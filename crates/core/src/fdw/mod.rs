@@ -17,6 +17,7 @@ pub mod reading;
 pub mod resp;
 pub mod seen;
 pub mod step;
+pub mod writing;
 
 pub use element::{Element, Kind, Row};
 pub use filter::{Access, Comparison, KeyAccess, Operand, Shape, Target, Within};

@@ -338,7 +338,7 @@ impl Reading {
         // An answer that is the whole collection, or all that was asked for by name, repeats nothing.
         let once = window.next.is_none() && seen.is_none() || matches!(self.within, Within::Names(_));
         for element in window.elements {
-            bytes += size(&element);
+            bytes += element.size();
             let new =
                 once || step::identity(&element).is_none_or(|name| seen.get_or_insert_default().is_new(name));
             if new {
@@ -367,19 +367,6 @@ impl Reading {
 
 /// What TTL answers for a key that is not there.
 const GONE: i64 = -2;
-
-fn size(element: &Element) -> usize {
-    match element {
-        Element::Value(bytes) | Element::Member(bytes) => bytes.len(),
-        Element::Pair { field, value } => field.len() + value.len(),
-        Element::Item { element, .. } => element.len(),
-        Element::Scored { member, .. } => member.len() + size_of::<f64>(),
-        Element::Entry { id, fields } => {
-            let fields = fields.iter().map(|(field, value)| field.len() + value.len());
-            id.len() + fields.sum::<usize>()
-        }
-    }
-}
 
 #[cfg(test)]
 #[path = "reading/tests.rs"]

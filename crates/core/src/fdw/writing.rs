@@ -1,0 +1,544 @@
+//! Changed rows as commands.
+//!
+//! [`inserts`] writes new rows over what is there. [`Changes`] gathers the rows that a statement updates and deletes:
+//! rows that trade names with each other come out right, because all new ones are written before those old ones are
+//! removed that no row is called any more. Rows of one key share their commands. A list's elements have no name but
+//! their index, so the changes of a list are one script: it changes nothing unless every element is still what was
+//! read, and no other client sees it half done.
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+};
+
+use super::{
+    Element, Kind,
+    element::format_score,
+    resp::Commands,
+    step::Key,
+};
+
+/// How many elements one command has at most: Redis does nothing else meanwhile.
+const ELEMENTS_AT_ONCE: usize = 1000;
+
+/// The index of an element that goes to the end of its list.
+pub const APPENDED: i64 = -1;
+
+/// What becomes of a key's time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As Redis does by itself: a new string has none, other keys keep theirs.
+    Plain,
+    /// It stays as it is.
+    Kept,
+    Seconds(i64),
+    /// The key does not expire.
+    Endless,
+}
+
+/// A row to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Put {
+    pub key: Key,
+    /// An entry's id is `*` for a new one; an item's index may be [`APPENDED`].
+    pub element: Element,
+    pub lifetime: Lifetime,
+}
+
+/// What an element is called within its key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// The key's only one.
+    Whole,
+    /// A hash's field, a set's or zset's member, a stream's id.
+    Named(Vec<u8>),
+    /// A list's element by its index, with what was read there.
+    At { index: i64, element: Vec<u8> },
+}
+
+/// The name of an element.
+fn name(element: &Element) -> Name {
+    match element {
+        Element::Value(_) => Name::Whole,
+        Element::Pair { field: name, .. }
+        | Element::Member(name)
+        | Element::Scored { member: name, .. }
+        | Element::Entry { id: name, .. } => Name::Named(name.clone()),
+        Element::Item { index, element } => Name::At {
+            index: *index,
+            element: element.clone(),
+        },
+    }
+}
+
+/// Things by their key, in the order in which the keys came first.
+struct ByKey<T>(Vec<(Key, Vec<T>)>);
+
+impl<T> ByKey<T> {
+    fn of(things: impl Iterator<Item = (Key, T)>) -> Self {
+        let mut places: HashMap<Key, usize> = HashMap::new();
+        let mut all: Vec<(Key, Vec<T>)> = Vec::new();
+        for (key, thing) in things {
+            let place = *places.entry(key.clone()).or_insert(all.len());
+            if place == all.len() {
+                all.push((key, Vec::new()));
+            }
+            all[place].1.push(thing);
+        }
+        Self(all)
+    }
+}
+
+/// Appends the commands that write new rows over what is there. Each has one answer, of which only errors count; for
+/// one row alone its first is that of XADD (the id) or RPUSH (the list's new length).
+pub fn inserts(kind: Kind, puts: Vec<Put>, commands: &mut Commands) {
+    write(kind, puts, false, commands);
+}
+
+/// `present`: only what is there already, where Redis can be told so.
+fn write(kind: Kind, puts: Vec<Put>, present: bool, commands: &mut Commands) {
+    if kind == Kind::String {
+        puts.iter().for_each(|put| set(put, present, commands));
+        return;
+    }
+    for (key, puts) in ByKey::of(puts.into_iter().map(|put| (put.key.clone(), put))).0 {
+        let lifetime = puts.last().map_or(Lifetime::Plain, |put| put.lifetime);
+        let elements: Vec<&Element> = puts.iter().map(|put| &put.element).collect();
+        match kind {
+            Kind::List => push(&key, &elements, commands),
+            Kind::Stream => elements.iter().for_each(|element| add_entry(&key, element, commands)),
+            _ => elements
+                .chunks(ELEMENTS_AT_ONCE)
+                .for_each(|elements| add(kind, &key, elements, present, commands)),
+        }
+        expire(&key, lifetime, commands);
+    }
+}
+
+/// With GET, SET refuses a key of another type, which it would replace otherwise.
+fn set(put: &Put, present: bool, commands: &mut Commands) {
+    let Element::Value(value) = &put.element else { return };
+    let seconds;
+    let mut words: Vec<&[u8]> = vec![b"SET", &put.key, value, b"GET"];
+    match put.lifetime {
+        Lifetime::Plain | Lifetime::Endless => {}
+        Lifetime::Kept => words.push(b"KEEPTTL"),
+        Lifetime::Seconds(number) => {
+            seconds = number.to_string();
+            words.extend([b"EX", seconds.as_bytes()]);
+        }
+    }
+    if present {
+        words.push(b"XX");
+    }
+    commands.push(&words);
+}
+
+fn add(kind: Kind, key: &[u8], elements: &[&Element], present: bool, commands: &mut Commands) {
+    let (command, each): (&[u8], usize) = match kind {
+        Kind::Hash => (b"HSET", 2),
+        Kind::Set => (b"SADD", 1),
+        _ => (b"ZADD", 2),
+    };
+    let present = present && kind == Kind::Zset;
+    commands.begin(2 + usize::from(present) + each * elements.len());
+    commands.word(command);
+    commands.word(key);
+    if present {
+        commands.word(b"XX");
+    }
+    for element in elements {
+        match element {
+            Element::Pair { field, value } => {
+                commands.word(field);
+                commands.word(value);
+            }
+            Element::Scored { member, score } => {
+                commands.word(format_score(*score).as_bytes());
+                commands.word(member);
+            }
+            Element::Member(member) => commands.word(member),
+            Element::Value(_) | Element::Item { .. } | Element::Entry { .. } => {}
+        }
+    }
+}
+
+/// Sets elements by index and appends the others. An index behind the list's end is refused, and then nothing written.
+const PUT_ITEMS: &[u8] = b"\
+local length = redis.call('LLEN', KEYS[1])
+for i = 1, #ARGV, 2 do
+    local index = tonumber(ARGV[i])
+    if index > length then
+        return redis.error_reply('INDEX ' .. ARGV[i] .. ' ' .. length)
+    end
+    if index < 0 or index == length then length = length + 1 end
+end
+length = redis.call('LLEN', KEYS[1])
+for i = 1, #ARGV, 2 do
+    local index = tonumber(ARGV[i])
+    if index < 0 or index == length then
+        length = redis.call('RPUSH', KEYS[1], ARGV[i + 1])
+    else
+        redis.call('LSET', KEYS[1], index, ARGV[i + 1])
+    end
+end
+return length";
+
+fn push(key: &[u8], elements: &[&Element], commands: &mut Commands) {
+    let items = elements.iter().filter_map(|element| match element {
+        Element::Item { index, element } => Some((*index, element)),
+        _ => None,
+    });
+    let items: Vec<(i64, &Vec<u8>)> = items.collect();
+    if items.iter().all(|(index, _)| *index == APPENDED) {
+        for items in items.chunks(ELEMENTS_AT_ONCE) {
+            commands.begin(2 + items.len());
+            commands.word(b"RPUSH");
+            commands.word(key);
+            items.iter().for_each(|(_, element)| commands.word(element));
+        }
+        return;
+    }
+    commands.begin(4 + 2 * items.len());
+    [&b"EVAL"[..], PUT_ITEMS, b"1", key]
+        .iter()
+        .for_each(|word| commands.word(word));
+    for (index, element) in items {
+        commands.word(index.to_string().as_bytes());
+        commands.word(element);
+    }
+}
+
+fn add_entry(key: &[u8], element: &Element, commands: &mut Commands) {
+    let Element::Entry { id, fields } = element else { return };
+    commands.begin(3 + 2 * fields.len());
+    commands.word(b"XADD");
+    commands.word(key);
+    commands.word(id);
+    for (field, value) in fields {
+        commands.word(field);
+        commands.word(value);
+    }
+}
+
+fn expire(key: &[u8], lifetime: Lifetime, commands: &mut Commands) {
+    match lifetime {
+        Lifetime::Plain | Lifetime::Kept => {}
+        Lifetime::Seconds(seconds) => commands.push(&[b"EXPIRE", key, seconds.to_string().as_bytes()]),
+        Lifetime::Endless => commands.push(&[b"PERSIST", key]),
+    }
+}
+
+/// A change of a list's element: what it becomes, or that it goes.
+type ItemChange = (i64, Vec<u8>, Option<Vec<u8>>);
+
+/// What a statement changes and deletes.
+#[derive(Debug)]
+pub struct Changes {
+    kind: Kind,
+    /// Rows that keep their name.
+    kept: Vec<Put>,
+    /// Rows with a new name.
+    renamed: Vec<Put>,
+    removed: Vec<(Key, Name)>,
+    items: Vec<(Key, ItemChange)>,
+    lifetimes: Vec<(Key, Lifetime)>,
+}
+
+impl Changes {
+    /// None yet.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            kept: Vec::new(),
+            renamed: Vec::new(),
+            removed: Vec::new(),
+            items: Vec::new(),
+            lifetimes: Vec::new(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.kept.len() + self.renamed.len() + self.removed.len() + self.items.len() + self.lifetimes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A row goes.
+    pub fn delete(&mut self, key: Key, name: Name) {
+        match name {
+            Name::At { index, element } => self.items.push((key, (index, element, None))),
+            name => self.removed.push((key, name)),
+        }
+    }
+
+    /// A row becomes another. An element of a list keeps its key and index.
+    pub fn update(&mut self, key: Key, old: Name, new: Put) {
+        if let (Name::At { index, element: read }, Element::Item { element, .. }) = (&old, &new.element) {
+            self.items.push((key.clone(), (*index, read.clone(), Some(element.clone()))));
+            self.lifetimes.push((key, new.lifetime));
+        } else if key == new.key && old == name(&new.element) {
+            self.kept.push(new);
+        } else {
+            self.removed.push((key, old));
+            self.renamed.push(new);
+        }
+    }
+
+    /// A key's time to live changes, and nothing else.
+    pub fn expire(&mut self, key: Key, lifetime: Lifetime) {
+        self.lifetimes.push((key, lifetime));
+    }
+
+    /// Appends the commands for all that was gathered. Each has one answer, of which only errors count.
+    pub fn take(&mut self, commands: &mut Commands) {
+        let mut removed = std::mem::take(&mut self.removed);
+        if !self.renamed.is_empty() {
+            let rows = self.renamed.iter().chain(&self.kept);
+            let written: HashSet<(Key, Name)> = rows.map(|put| (put.key.clone(), name(&put.element))).collect();
+            removed.retain(|row| !written.contains(row));
+        }
+        write(self.kind, std::mem::take(&mut self.kept), true, commands);
+        write(self.kind, std::mem::take(&mut self.renamed), false, commands);
+        self.remove(removed, commands);
+        for (key, changes) in ByKey::of(std::mem::take(&mut self.items).into_iter()).0 {
+            change_items(&key, &changes, commands);
+        }
+        for (key, lifetimes) in ByKey::of(std::mem::take(&mut self.lifetimes).into_iter()).0 {
+            expire(&key, lifetimes.last().copied().unwrap_or(Lifetime::Plain), commands);
+        }
+    }
+
+    fn remove(&self, removed: Vec<(Key, Name)>, commands: &mut Commands) {
+        let command: &[u8] = match self.kind {
+            Kind::Hash => b"HDEL",
+            Kind::Set => b"SREM",
+            Kind::Zset => b"ZREM",
+            Kind::Stream => b"XDEL",
+            Kind::String | Kind::List => {
+                let keys: Vec<&Key> = removed.iter().map(|(key, _)| key).collect();
+                for keys in keys.chunks(ELEMENTS_AT_ONCE) {
+                    commands.begin(1 + keys.len());
+                    commands.word(b"UNLINK");
+                    keys.iter().for_each(|key| commands.word(key));
+                }
+                return;
+            }
+        };
+        for (key, names) in ByKey::of(removed.into_iter()).0 {
+            for names in names.chunks(ELEMENTS_AT_ONCE) {
+                commands.begin(2 + names.len());
+                commands.word(command);
+                commands.word(&key);
+                for name in names {
+                    commands.word(match name {
+                        Name::Named(name) => name,
+                        Name::Whole | Name::At { .. } => b"",
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Changes elements by index, if all of them still are what was read; those that go are marked first, so that no index
+/// moves meanwhile.
+const CHANGE_ITEMS: &[u8] = b"\
+for i = 2, #ARGV, 4 do
+    if redis.call('LINDEX', KEYS[1], ARGV[i + 1]) ~= ARGV[i + 2] then
+        return redis.error_reply('CHANGED ' .. ARGV[i + 1])
+    end
+end
+local gone = 0
+for i = 2, #ARGV, 4 do
+    if ARGV[i] == 'd' then
+        redis.call('LSET', KEYS[1], ARGV[i + 1], ARGV[1])
+        gone = gone + 1
+    else
+        redis.call('LSET', KEYS[1], ARGV[i + 1], ARGV[i + 3])
+    end
+end
+if gone > 0 then redis.call('LREM', KEYS[1], 0, ARGV[1]) end
+return gone";
+
+fn change_items(key: &[u8], changes: &[ItemChange], commands: &mut Commands) {
+    commands.begin(5 + 4 * changes.len());
+    let hash = || RandomState::new().hash_one(changes);
+    let mark = format!("pg_redis_cache:{:016x}{:016x}", hash(), hash());
+    [&b"EVAL"[..], CHANGE_ITEMS, b"1", key, mark.as_bytes()]
+        .iter()
+        .for_each(|word| commands.word(word));
+    for (index, read, new) in changes {
+        commands.word(if new.is_some() { b"s" } else { b"d" });
+        commands.word(index.to_string().as_bytes());
+        commands.word(read);
+        commands.word(new.as_deref().unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fdw::resp::{Reader, Reply};
+
+    fn lines(commands: &Commands) -> Vec<String> {
+        let mut reader = Reader::default();
+        reader.feed(&commands.bytes);
+        let mut all = Vec::new();
+        while let Some(Reply::Array(parts)) = reader.next_reply().unwrap() {
+            let words = parts.into_iter().filter_map(Reply::into_bytes);
+            let words: Vec<String> = words.map(|word| String::from_utf8(word).unwrap()).collect();
+            all.push(words.join(" "));
+        }
+        assert_eq!(all.len(), commands.count);
+        all
+    }
+
+    fn put(key: &str, element: Element) -> Put {
+        Put {
+            key: key.as_bytes().into(),
+            element,
+            lifetime: Lifetime::Plain,
+        }
+    }
+
+    fn pair(field: &str, value: &str) -> Element {
+        Element::Pair {
+            field: field.into(),
+            value: value.into(),
+        }
+    }
+
+    fn named(name: &str) -> Name {
+        Name::Named(name.into())
+    }
+
+    fn inserted(kind: Kind, puts: Vec<Put>) -> Vec<String> {
+        let mut commands = Commands::default();
+        inserts(kind, puts, &mut commands);
+        lines(&commands)
+    }
+
+    fn taken(mut changes: Changes) -> Vec<String> {
+        let mut commands = Commands::default();
+        changes.take(&mut commands);
+        assert!(changes.is_empty());
+        lines(&commands)
+    }
+
+    #[test]
+    fn rows_of_one_key_share_a_command() {
+        let mut last = put("a", pair("g", "2"));
+        last.lifetime = Lifetime::Seconds(60);
+        let puts = vec![put("a", pair("f", "1")), put("b", pair("f", "3")), last];
+        assert_eq!(inserted(Kind::Hash, puts), ["HSET a f 1 g 2", "EXPIRE a 60", "HSET b f 3"]);
+        let many = (0..1500).map(|n| put("s", Element::Member(n.to_string().into())));
+        assert_eq!(inserted(Kind::Set, many.collect()).len(), 2);
+    }
+
+    #[test]
+    fn a_string_s_lifetime_goes_with_it() {
+        let of = |lifetime| {
+            let mut put = put("k", Element::Value(b"v".to_vec()));
+            put.lifetime = lifetime;
+            inserted(Kind::String, vec![put]).remove(0)
+        };
+        assert_eq!(of(Lifetime::Plain), "SET k v GET");
+        assert_eq!(of(Lifetime::Endless), "SET k v GET");
+        assert_eq!(of(Lifetime::Kept), "SET k v GET KEEPTTL");
+        assert_eq!(of(Lifetime::Seconds(9)), "SET k v GET EX 9");
+    }
+
+    #[test]
+    fn items_without_an_index_are_pushed_and_others_set() {
+        let item = |index, element: &str| {
+            put("l", Element::Item {
+                index,
+                element: element.into(),
+            })
+        };
+        let pushed = inserted(Kind::List, vec![item(APPENDED, "a"), item(APPENDED, "b")]);
+        assert_eq!(pushed, ["RPUSH l a b"]);
+        let set = inserted(Kind::List, vec![item(0, "a"), item(APPENDED, "b")]);
+        assert!(set[0].starts_with("EVAL local length") && set[0].ends_with(" 1 l 0 a -1 b"));
+    }
+
+    #[test]
+    fn entries_and_scores_are_written() {
+        let entry = Element::Entry {
+            id: b"*".to_vec(),
+            fields: vec![(b"f".to_vec(), b"v".to_vec())],
+        };
+        assert_eq!(inserted(Kind::Stream, vec![put("x", entry)]), ["XADD x * f v"]);
+        let scored = Element::Scored {
+            member: b"m".to_vec(),
+            score: 0.5,
+        };
+        assert_eq!(inserted(Kind::Zset, vec![put("z", scored)]), ["ZADD z 0.5 m"]);
+    }
+
+    #[test]
+    fn rows_that_trade_names_are_all_kept() {
+        let mut changes = Changes::new(Kind::Hash);
+        changes.update(b"h"[..].into(), named("a"), put("h", pair("b", "1")));
+        changes.update(b"h"[..].into(), named("b"), put("h", pair("a", "2")));
+        changes.update(b"h"[..].into(), named("c"), put("h", pair("d", "3")));
+        assert_eq!(taken(changes), ["HSET h b 1 a 2 d 3", "HDEL h c"]);
+    }
+
+    #[test]
+    fn a_row_that_keeps_its_name_is_only_changed() {
+        let mut changes = Changes::new(Kind::Zset);
+        let scored = Element::Scored {
+            member: b"m".to_vec(),
+            score: 2.0,
+        };
+        changes.update(b"z"[..].into(), named("m"), put("z", scored));
+        assert_eq!(taken(changes), ["ZADD z XX 2 m"]);
+        let mut changes = Changes::new(Kind::String);
+        let mut kept = put("k", Element::Value(b"v".to_vec()));
+        kept.lifetime = Lifetime::Kept;
+        changes.update(b"k"[..].into(), Name::Whole, kept.clone());
+        assert_eq!(taken(changes), ["SET k v GET KEEPTTL XX"]);
+        let mut changes = Changes::new(Kind::String);
+        changes.update(b"j"[..].into(), Name::Whole, kept);
+        assert_eq!(taken(changes), ["SET k v GET KEEPTTL", "UNLINK j"]);
+    }
+
+    #[test]
+    fn deletes_are_by_key_and_name() {
+        let mut changes = Changes::new(Kind::Set);
+        for (key, member) in [("a", "1"), ("b", "1"), ("a", "2")] {
+            changes.delete(key.as_bytes().into(), named(member));
+        }
+        assert_eq!(taken(changes), ["SREM a 1 2", "SREM b 1"]);
+        let mut changes = Changes::new(Kind::String);
+        changes.delete(b"a"[..].into(), Name::Whole);
+        changes.delete(b"b"[..].into(), Name::Whole);
+        assert_eq!(taken(changes), ["UNLINK a b"]);
+        let mut changes = Changes::new(Kind::Hash);
+        changes.expire(b"h"[..].into(), Lifetime::Endless);
+        assert_eq!(taken(changes), ["PERSIST h"]);
+    }
+
+    #[test]
+    fn the_changes_of_a_list_are_one_script() {
+        let at = |index, element: &str| Name::At {
+            index,
+            element: element.into(),
+        };
+        let mut changes = Changes::new(Kind::List);
+        changes.delete(b"l"[..].into(), at(0, "a"));
+        let new = Element::Item {
+            index: 1,
+            element: b"B".to_vec(),
+        };
+        changes.update(b"l"[..].into(), at(1, "b"), put("l", new));
+        let lines = taken(changes);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].ends_with(" d 0 a  s 1 b B"), "{}", lines[0]);
+    }
+}

@@ -1,0 +1,98 @@
+//! TRUNCATE of foreign tables: the one key, or every key of the pattern that holds the table's type.
+use std::collections::VecDeque;
+
+use pg_redis_cache_core::fdw::{Commands, Kind, Reply, options::Keys, step};
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+
+use super::{cache, connection::Line, error, table::Table};
+use crate::{nodes, sql::raise};
+
+/// How many keys are looked at, and removed, at a time.
+const KEYS_AT_ONCE: &[u8] = b"1000";
+
+/// ExecForeignTruncate.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn truncate(
+    relations: *mut pg_sys::List,
+    _behavior: pg_sys::DropBehavior::Type,
+    _restart_sequences: bool,
+) {
+    // SAFETY: a list of open foreign tables of ours.
+    let tables: Vec<Table> = unsafe {
+        nodes::items::<pg_sys::RelationData>(relations)
+            .map(|relation| Table::of(relation))
+            .collect()
+    };
+    // SAFETY: reads a variable.
+    let user = unsafe { pg_sys::GetUserId() };
+    for table in tables {
+        let mut line = cache::line(table.server, user, table.options.database);
+        match &table.layout.keys {
+            Keys::One(key) => one(&mut line, key, table.options.kind),
+            Keys::Matching(pattern) => matching(&mut line, pattern, table.options.kind),
+        }
+    }
+}
+
+fn one(line: &mut Line, key: &[u8], kind: Kind) {
+    let found = ask(line, &[b"TYPE", key]);
+    match found {
+        Reply::Status(found) if found == kind.name().as_bytes() => {
+            ask(line, &[b"UNLINK", key]);
+        }
+        Reply::Status(found) if found != b"none" => raise(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!(
+                "the key \"{}\" holds another type than {kind}",
+                String::from_utf8_lossy(key)
+            ),
+            "",
+            "See the table's option table_type.",
+        ),
+        _ => {}
+    }
+}
+
+/// Each step's keys go with the next step's command.
+fn matching(line: &mut Line, pattern: &[u8], kind: Kind) {
+    let mut cursor = Some(b"0".to_vec());
+    let mut found: VecDeque<Vec<u8>> = VecDeque::new();
+    while cursor.is_some() || !found.is_empty() {
+        let mut commands = Commands::default();
+        let removes = !found.is_empty();
+        if removes {
+            commands.begin(1 + found.len());
+            commands.word(b"UNLINK");
+            found.drain(..).for_each(|key| commands.word(&key));
+        }
+        if let Some(cursor) = &cursor {
+            let kind = kind.name().as_bytes();
+            commands.push(&[b"SCAN", cursor, b"MATCH", pattern, b"COUNT", KEYS_AT_ONCE, b"TYPE", kind]);
+        }
+        line.send(&commands);
+        if removes {
+            answer(line);
+        }
+        if cursor.is_some() {
+            let Reply::Array(parts) = answer(line) else { error::garbled(&line.address()) };
+            let (next, keys) = step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
+            found.extend(keys.into_iter().filter_map(Reply::into_bytes));
+            cursor = next;
+        }
+    }
+}
+
+fn ask(line: &mut Line, words: &[&[u8]]) -> Reply {
+    let mut commands = Commands::default();
+    commands.push(words);
+    line.send(&commands);
+    answer(line)
+}
+
+fn answer(line: &mut Line) -> Reply {
+    let reply = line.receive();
+    match reply.error() {
+        Some(text) => error::refused(text),
+        None => reply,
+    }
+}
