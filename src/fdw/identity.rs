@@ -59,15 +59,19 @@ fn junk_name(place: usize, column: &TableColumn) -> CString {
 pub unsafe extern "C-unwind" fn add_targets(
     root: *mut pg_sys::PlannerInfo,
     index: pg_sys::Index,
-    entry: *mut pg_sys::RangeTblEntry,
+    _entry: *mut pg_sys::RangeTblEntry,
     relation: pg_sys::Relation,
 ) {
     // SAFETY: the planner's own structures, and an open foreign table of ours.
     unsafe {
         let table = Table::of(relation);
         for role in roles(&table) {
-            let Some(place) = table.layout.place(&role) else { continue };
-            let Some(column) = &table.columns[place] else { continue };
+            let Some(place) = table.layout.place(&role) else {
+                continue;
+            };
+            let Some(column) = &table.columns[place] else {
+                continue;
+            };
             let attribute = &*compat::attribute((*relation).rd_att, place as i16 + 1);
             let variable = pg_sys::makeVar(
                 index as i32,
@@ -92,7 +96,9 @@ pub unsafe extern "C-unwind" fn add_targets(
         // For RETURNING: a deleted row is nowhere else. (UPDATE has it anyhow.)
         let query = &*(*root).parse;
         if query.commandType == pg_sys::CmdType::CMD_DELETE && !query.returningList.is_null() {
-            let row = pg_sys::makeWholeRowVar(entry, index as i32, 0, false);
+            let none = pg_sys::InvalidOid;
+            // As preptlist.c's add_row_identity_columns makes it, so that all tables of a tree share it.
+            let row = pg_sys::makeVar(index as i32, 0, pg_sys::RECORDOID, -1, none, 0);
             pg_sys::add_row_identity_var(root, row, index, c"wholerow".as_ptr());
         }
     }

@@ -60,7 +60,11 @@ enum When {
 pub unsafe extern "C-unwind" fn updatable(relation: pg_sys::Relation) -> c_int {
     // SAFETY: an open foreign table of ours.
     let table = unsafe { Table::of(relation) };
-    let update = if table.options.kind == Kind::Stream { 0 } else { 1 << CmdType::CMD_UPDATE };
+    let update = if table.options.kind == Kind::Stream {
+        0
+    } else {
+        1 << CmdType::CMD_UPDATE
+    };
     update | 1 << CmdType::CMD_INSERT | 1 << CmdType::CMD_DELETE
 }
 
@@ -120,7 +124,13 @@ pub unsafe extern "C-unwind" fn begin_insert(
             self::plan(std::ptr::null_mut(), plan, 0, 0);
         }
         let returns = returns(plan);
-        start((*node).ps.state, relation, CmdType::CMD_INSERT, std::ptr::null_mut(), returns);
+        start(
+            (*node).ps.state,
+            relation,
+            CmdType::CMD_INSERT,
+            std::ptr::null_mut(),
+            returns,
+        );
     }
 }
 
@@ -215,7 +225,8 @@ unsafe fn when(
             .filter(|entry| (**entry).relid == (*(*relation).ri_RelationDesc).rd_id);
         (watched, foreign.count() > 0 || own.count() > 1)
     };
-    let keeps_place = |place: &usize| matches!(table.layout.role(*place), Some(Role::Value | Role::Ttl) | None);
+    let keeps_place =
+        |place: &usize| matches!(table.layout.role(*place), Some(Role::Value | Role::Ttl) | None);
     let at_the_end = match operation {
         CmdType::CMD_INSERT => reads,
         CmdType::CMD_DELETE => matches!(table.options.kind, Kind::List | Kind::Zset),
@@ -234,7 +245,10 @@ fn check_returning(table: &Table, operation: CmdType::Type, when: When, returns:
     if operation == CmdType::CMD_INSERT && returns && makes_up && when == When::AtTheEnd {
         raise(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("an INSERT into a {} with RETURNING cannot read tables over Redis", table.options.kind),
+            format!(
+                "an INSERT into a {} with RETURNING cannot read tables over Redis",
+                table.options.kind
+            ),
             "It writes when it has read, and only then are ids and indexes known.",
             "Leave RETURNING away, or read into a temporary table first.",
         );
@@ -314,7 +328,9 @@ impl Modify {
         self.new.push(put);
         match self.when {
             When::AtOnce => self.finish(),
-            When::InBatches if self.new.len() >= self.table.options.batch_size || self.new_bytes >= BATCH_BYTES => {
+            When::InBatches
+                if self.new.len() >= self.table.options.batch_size || self.new_bytes >= BATCH_BYTES =>
+            {
                 self.write_new();
             }
             When::InBatches | When::AtTheEnd => {}
@@ -324,7 +340,9 @@ impl Modify {
     /// Whether Redis makes up what a column shows.
     fn makes_up(&self, element: &Element) -> bool {
         match element {
-            Element::Item { index, .. } => *index == APPENDED && self.table.layout.place(&Role::Index).is_some(),
+            Element::Item { index, .. } => {
+                *index == APPENDED && self.table.layout.place(&Role::Index).is_some()
+            }
             Element::Entry { id, .. } => id.contains(&b'*'),
             _ => false,
         }
@@ -360,7 +378,12 @@ impl Modify {
         };
         let new_key = row.key(&self.table);
         let moves = new_key != key;
-        let is_set = |role: &Role| self.table.layout.place(role).is_some_and(|place| self.updated.contains(&place));
+        let is_set = |role: &Role| {
+            self.table
+                .layout
+                .place(role)
+                .is_some_and(|place| self.updated.contains(&place))
+        };
         // A column ttl that the statement leaves alone leaves the time to live alone.
         let lifetime = if row.has_ttl() && !is_set(&Role::Ttl) && !moves {
             Lifetime::Kept
@@ -377,7 +400,10 @@ impl Modify {
         }
         let only_ttl = !moves
             && !self.updated.is_empty()
-            && self.updated.iter().all(|place| self.table.layout.role(*place) == Some(&Role::Ttl));
+            && self
+                .updated
+                .iter()
+                .all(|place| self.table.layout.role(*place) == Some(&Role::Ttl));
         if only_ttl {
             self.changes.expire(key, lifetime);
         } else {
@@ -414,7 +440,11 @@ impl Modify {
 
     fn write_new(&mut self) {
         let mut commands = Commands::default();
-        writing::inserts(self.table.options.kind, std::mem::take(&mut self.new), &mut commands);
+        writing::inserts(
+            self.table.options.kind,
+            std::mem::take(&mut self.new),
+            &mut commands,
+        );
         self.new_bytes = 0;
         self.settle();
         self.send(&commands);
@@ -475,7 +505,10 @@ impl Modify {
             ),
             Some("INDEX") => raise(
                 PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-                format!("index {} is behind the end of the list", words.next().unwrap_or_default()),
+                format!(
+                    "index {} is behind the end of the list",
+                    words.next().unwrap_or_default()
+                ),
                 format!("The list has {} elements.", words.next().unwrap_or_default()),
                 "Without an index the element goes to the list's end.",
             ),

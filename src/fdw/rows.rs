@@ -131,7 +131,9 @@ impl<'c> Texts<'c> {
     }
 
     fn index(&self) -> i64 {
-        let Some(text) = self.given(&Role::Index) else { return APPENDED };
+        let Some(text) = self.given(&Role::Index) else {
+            return APPENDED;
+        };
         let index = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
         match index {
             Some(index @ 0..) => index,
@@ -200,7 +202,10 @@ fn seconds(column: &str, text: &[u8]) -> i64 {
         Some(seconds @ -1..) => seconds,
         _ => raise(
             PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("invalid value for column \"{column}\": {}", String::from_utf8_lossy(text)),
+            format!(
+                "invalid value for column \"{column}\": {}",
+                String::from_utf8_lossy(text)
+            ),
             "Seconds above 0 are a time to live, -1 is none, 0 leaves it as it is, NULL is the table's default.",
             "",
         ),

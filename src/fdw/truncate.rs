@@ -67,15 +67,27 @@ fn matching(line: &mut Line, pattern: &[u8], kind: Kind) {
         }
         if let Some(cursor) = &cursor {
             let kind = kind.name().as_bytes();
-            commands.push(&[b"SCAN", cursor, b"MATCH", pattern, b"COUNT", KEYS_AT_ONCE, b"TYPE", kind]);
+            commands.push(&[
+                b"SCAN",
+                cursor,
+                b"MATCH",
+                pattern,
+                b"COUNT",
+                KEYS_AT_ONCE,
+                b"TYPE",
+                kind,
+            ]);
         }
         line.send(&commands);
         if removes {
             answer(line);
         }
         if cursor.is_some() {
-            let Reply::Array(parts) = answer(line) else { error::garbled(&line.address()) };
-            let (next, keys) = step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
+            let Reply::Array(parts) = answer(line) else {
+                error::garbled(&line.address())
+            };
+            let (next, keys) =
+                step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
             found.extend(keys.into_iter().filter_map(Reply::into_bytes));
             cursor = next;
         }

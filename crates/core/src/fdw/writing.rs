@@ -10,12 +10,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::{
-    Element, Kind,
-    element::format_score,
-    resp::Commands,
-    step::Key,
-};
+use super::{Element, Kind, element::format_score, resp::Commands, step::Key};
 
 /// How many elements one command has at most: Redis does nothing else meanwhile.
 const ELEMENTS_AT_ONCE: usize = 1000;
@@ -105,7 +100,9 @@ fn write(kind: Kind, puts: Vec<Put>, present: bool, commands: &mut Commands) {
         let elements: Vec<&Element> = puts.iter().map(|put| &put.element).collect();
         match kind {
             Kind::List => push(&key, &elements, commands),
-            Kind::Stream => elements.iter().for_each(|element| add_entry(&key, element, commands)),
+            Kind::Stream => elements
+                .iter()
+                .for_each(|element| add_entry(&key, element, commands)),
             _ => elements
                 .chunks(ELEMENTS_AT_ONCE)
                 .for_each(|elements| add(kind, &key, elements, present, commands)),
@@ -116,7 +113,9 @@ fn write(kind: Kind, puts: Vec<Put>, present: bool, commands: &mut Commands) {
 
 /// With GET, SET refuses a key of another type, which it would replace otherwise.
 fn set(put: &Put, present: bool, commands: &mut Commands) {
-    let Element::Value(value) = &put.element else { return };
+    let Element::Value(value) = &put.element else {
+        return;
+    };
     let seconds;
     let mut words: Vec<&[u8]> = vec![b"SET", &put.key, value, b"GET"];
     match put.lifetime {
@@ -209,7 +208,9 @@ fn push(key: &[u8], elements: &[&Element], commands: &mut Commands) {
 }
 
 fn add_entry(key: &[u8], element: &Element, commands: &mut Commands) {
-    let Element::Entry { id, fields } = element else { return };
+    let Element::Entry { id, fields } = element else {
+        return;
+    };
     commands.begin(3 + 2 * fields.len());
     commands.word(b"XADD");
     commands.word(key);
@@ -278,7 +279,8 @@ impl Changes {
     /// A row becomes another. An element of a list keeps its key and index.
     pub fn update(&mut self, key: Key, old: Name, new: Put) {
         if let (Name::At { index, element: read }, Element::Item { element, .. }) = (&old, &new.element) {
-            self.items.push((key.clone(), (*index, read.clone(), Some(element.clone()))));
+            self.items
+                .push((key.clone(), (*index, read.clone(), Some(element.clone()))));
             self.lifetimes.push((key, new.lifetime));
         } else if key == new.key && old == name(&new.element) {
             self.kept.push(new);
@@ -298,7 +300,8 @@ impl Changes {
         let mut removed = std::mem::take(&mut self.removed);
         if !self.renamed.is_empty() {
             let rows = self.renamed.iter().chain(&self.kept);
-            let written: HashSet<(Key, Name)> = rows.map(|put| (put.key.clone(), name(&put.element))).collect();
+            let written: HashSet<(Key, Name)> =
+                rows.map(|put| (put.key.clone(), name(&put.element))).collect();
             removed.retain(|row| !written.contains(row));
         }
         write(self.kind, std::mem::take(&mut self.kept), true, commands);
@@ -308,7 +311,11 @@ impl Changes {
             change_items(&key, &changes, commands);
         }
         for (key, lifetimes) in ByKey::of(std::mem::take(&mut self.lifetimes).into_iter()).0 {
-            expire(&key, lifetimes.last().copied().unwrap_or(Lifetime::Plain), commands);
+            expire(
+                &key,
+                lifetimes.last().copied().unwrap_or(Lifetime::Plain),
+                commands,
+            );
         }
     }
 
@@ -434,7 +441,10 @@ mod tests {
         let mut last = put("a", pair("g", "2"));
         last.lifetime = Lifetime::Seconds(60);
         let puts = vec![put("a", pair("f", "1")), put("b", pair("f", "3")), last];
-        assert_eq!(inserted(Kind::Hash, puts), ["HSET a f 1 g 2", "EXPIRE a 60", "HSET b f 3"]);
+        assert_eq!(
+            inserted(Kind::Hash, puts),
+            ["HSET a f 1 g 2", "EXPIRE a 60", "HSET b f 3"]
+        );
         let many = (0..1500).map(|n| put("s", Element::Member(n.to_string().into())));
         assert_eq!(inserted(Kind::Set, many.collect()).len(), 2);
     }
@@ -455,10 +465,13 @@ mod tests {
     #[test]
     fn items_without_an_index_are_pushed_and_others_set() {
         let item = |index, element: &str| {
-            put("l", Element::Item {
-                index,
-                element: element.into(),
-            })
+            put(
+                "l",
+                Element::Item {
+                    index,
+                    element: element.into(),
+                },
+            )
         };
         let pushed = inserted(Kind::List, vec![item(APPENDED, "a"), item(APPENDED, "b")]);
         assert_eq!(pushed, ["RPUSH l a b"]);
