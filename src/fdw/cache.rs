@@ -28,7 +28,8 @@ struct Key {
     server: Oid,
     /// Invalid where the user has none.
     user_mapping: Oid,
-    database: u32,
+    /// None: that of the address.
+    database: Option<u32>,
 }
 
 struct Kept {
@@ -47,7 +48,7 @@ thread_local! {
 }
 
 /// A line to the server of a table for a user: over the connection that is kept, or a new one.
-pub fn line(server: Oid, user: Oid, database: u32) -> Line {
+pub fn line(server: Oid, user: Oid, database: Option<u32>) -> Line {
     if !REGISTERED.replace(true) {
         register();
     }

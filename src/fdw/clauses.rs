@@ -108,7 +108,8 @@ unsafe fn compared(
         Role::Field | Role::Member | Role::Id => Target::Name,
         Role::Score => Target::Score,
         Role::Index => Target::Index,
-        Role::Value | Role::Element | Role::Named(_) | Role::Ttl => return None,
+        Role::Part(part) => Target::Part(*part),
+        Role::Value | Role::Element | Role::Named(_) | Role::Property | Role::Ttl => return None,
     };
     // SAFETY: catalog look-ups, and the type of an expression.
     let (base, operand_type) = unsafe {
@@ -129,7 +130,9 @@ unsafe fn compared(
     };
     let shape = Shape { target, comparison };
     let same = match target {
-        Target::Key | Target::Name => has_one_text(base, variable.vartypmod) && is_like(base, operand_type),
+        Target::Key | Target::Name | Target::Part(_) => {
+            has_one_text(base, variable.vartypmod) && is_like(base, operand_type)
+        }
         Target::Score => is_number(base, variable.vartypmod) && is_like(base, operand_type),
         Target::Index => is_integer(base) && is_integer(operand_type),
     };

@@ -4,7 +4,7 @@ use pgrx::{
     pg_sys::{self, Datum, NodeTag},
 };
 
-use super::{explain, identity, modify, plan, scan, truncate};
+use super::{explain, identity, import, modify, plan, scan, truncate};
 
 /// The function that PostgreSQL calls.
 ///
@@ -32,6 +32,7 @@ pub unsafe extern "C-unwind" fn redis_fdw_handler(_call: pg_sys::FunctionCallInf
     routine.ExecForeignDelete = Some(modify::delete);
     routine.EndForeignModify = Some(modify::end);
     routine.EndForeignInsert = Some(modify::end);
+    routine.ImportForeignSchema = Some(import::import);
     routine.ExecForeignTruncate = Some(truncate::truncate);
     routine.ExplainForeignModify = Some(explain::modify);
     routine.ExplainForeignScan = Some(explain::scan);

@@ -30,6 +30,9 @@ pub fn set_row_id(row: &Row, id: &mut pg_sys::ItemPointerData) {
 
 /// The roles of the columns by which a row is found again.
 fn roles(table: &Table) -> Vec<Role> {
+    if let Some(mapping) = &table.mapping {
+        return (0..mapping.parts).map(Role::Part).collect();
+    }
     let mut roles = match table.options.kind {
         Kind::String => vec![],
         Kind::Hash => vec![Role::Field],
@@ -146,6 +149,7 @@ impl Identity {
     ) -> (Key, Name) {
         let mut key: Option<Vec<u8>> = None;
         let mut name: Option<Vec<u8>> = None;
+        let mut parts: Vec<Vec<u8>> = Vec::new();
         // SAFETY: as the caller promises.
         let id = unsafe {
             for (number, column) in &self.columns {
@@ -156,10 +160,10 @@ impl Identity {
                     continue;
                 }
                 let text = column.converter.write(value);
-                if column.role == Role::Key {
-                    key = Some(text);
-                } else {
-                    name = Some(text);
+                match column.role {
+                    Role::Key => key = Some(text),
+                    Role::Part(_) => parts.push(text),
+                    _ => name = Some(text),
                 }
             }
             let mut null = false;
@@ -174,9 +178,13 @@ impl Identity {
                 "Declare the column as text.",
             );
         };
-        let key: Key = match key {
-            Some(key) => key.into(),
-            None => table.one_key(),
+        let key: Key = match (key, &table.mapping) {
+            (Some(key), _) => key.into(),
+            (None, Some(mapping)) => {
+                let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+                mapping.keys.key(&parts).unwrap_or_default().into()
+            }
+            (None, None) => table.one_key(),
         };
         let name = name.unwrap_or_default();
         let name = match table.options.kind {

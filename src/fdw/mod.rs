@@ -18,6 +18,8 @@ mod error;
 mod explain;
 mod handler;
 mod identity;
+mod import;
+mod mapped;
 mod modify;
 mod owned;
 mod plan;

@@ -23,7 +23,10 @@ use super::{
     rows::{self, Texts, WrittenColumn},
     table::Table,
 };
-use crate::{compat, nodes, sql::raise};
+use crate::{
+    compat, nodes,
+    sql::{self, queue, raise},
+};
 
 /// How many bytes of new rows are gathered before they are written.
 const BATCH_BYTES: usize = 1 << 20;
@@ -60,6 +63,9 @@ enum When {
 pub unsafe extern "C-unwind" fn updatable(relation: pg_sys::Relation) -> c_int {
     // SAFETY: an open foreign table of ours.
     let table = unsafe { Table::of(relation) };
+    if table.mapping.is_some() {
+        return 1 << CmdType::CMD_DELETE;
+    }
     let update = if table.options.kind == Kind::Stream {
         0
     } else {
@@ -426,6 +432,10 @@ impl Modify {
             }
             identity.of(plan_slot, &self.table, &self.columns)
         };
+        if let Some(mapping) = &self.table.mapping {
+            queue::invalidate_key(sql::shared(), mapping.index, &key);
+            return;
+        }
         self.changes.delete(key, name);
         self.changed();
     }

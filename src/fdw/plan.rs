@@ -141,6 +141,9 @@ fn is_one_row(table: &Table, pushed: &[Pushed]) -> bool {
             .iter()
             .any(|one| one.shape.target == target && one.shape.comparison == Comparison::Equal)
     };
+    if let Some(mapping) = &table.mapping {
+        return (0..mapping.parts).all(|part| equal(Target::Part(part)));
+    }
     let one_key = !table.layout.has_key() || equal(Target::Key);
     one_key && (table.options.kind == Kind::String || equal(Target::Name) || equal(Target::Index))
 }

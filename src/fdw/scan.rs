@@ -16,10 +16,12 @@ use pgrx::{
 use super::{
     cache,
     connection::{Figures, Line},
-    error, identity, owned,
+    error, identity,
+    mapped::Documents,
+    owned,
     private::Private,
     table::Table,
-    values::Converter,
+    values::{Bytes, Converter},
 };
 use crate::{compat, nodes, sql::raise};
 
@@ -56,6 +58,8 @@ pub struct Scan {
     user: pg_sys::Oid,
     conditions: Vec<Condition>,
     columns: Vec<Column>,
+    /// For a mapping's JSON documents, if any of their members is needed.
+    documents: Option<(Documents, Converter)>,
     needs: Needs,
     line: Option<Line>,
     reading: Option<Reading>,
@@ -132,7 +136,7 @@ impl Scan {
                         target: target(table.layout.role(*place)?)?,
                         comparison: *comparison,
                     };
-                    Some(Condition::new(shape, operand, node))
+                    Some(Condition::new(shape, operand, table.bytes(), node))
                 })
                 .collect();
             let columns: Vec<Column> = private
@@ -148,6 +152,14 @@ impl Scan {
                     })
                 })
                 .collect();
+            let has_property = columns.iter().any(|column| column.role == Role::Property);
+            let documents = has_property.then(|| {
+                let documents = Documents::of((*node).ss.ss_currentRelation);
+                (
+                    documents,
+                    Converter::new("document".to_string(), pg_sys::JSONOID, -1, Bytes::AsText),
+                )
+            });
             let needs = Needs {
                 kind: table.options.kind,
                 ttl: columns.iter().any(|column| column.role == Role::Ttl),
@@ -160,6 +172,7 @@ impl Scan {
                 table,
                 conditions,
                 columns,
+                documents,
                 needs,
                 line: None,
                 reading: None,
@@ -178,6 +191,11 @@ impl Scan {
         }
         loop {
             if let Some(row) = self.reading.as_mut().and_then(Reading::next_row) {
+                // SCAN finds more than a template's keys.
+                let mapping = self.table.mapping.as_ref();
+                if mapping.is_some_and(|mapping| mapping.keys.parts(&row.key).is_none()) {
+                    continue;
+                }
                 self.rows += 1;
                 return Some(row);
             }
@@ -188,7 +206,10 @@ impl Scan {
     }
 
     fn start(&mut self, operands: Vec<(Shape, Operand)>) {
-        let access = Access::new(self.needs.kind, &self.table.layout.keys, operands);
+        let access = match &self.table.mapping {
+            Some(mapping) => mapping.keys.access(self.needs.kind, operands),
+            None => Access::new(self.needs.kind, &self.table.layout.keys, operands),
+        };
         self.reading = Some(Reading::new(self.needs, access));
         self.line = Some(cache::line(
             self.table.server,
@@ -284,12 +305,20 @@ impl Scan {
             let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
             let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
             nulls.fill(true);
+            if let Some(documents) = &mut self.documents
+                && let Element::Value(document) = &row.element
+            {
+                documents.0.read(documents.1.read(document), values, nulls);
+            }
+            let mapping = self.table.mapping.as_ref();
+            let parts = mapping.and_then(|mapping| mapping.keys.parts(&row.key));
+            let parts = parts.unwrap_or_default();
             let mut same = true;
             for column in &mut self.columns {
-                if let Some(value) = column.value(row) {
+                if let Some(value) = column.value(row, &parts) {
                     values[column.place] = value;
                     nulls[column.place] = false;
-                    same = same && (!column.identifies || column.is_written_so(value, row));
+                    same = same && (!column.identifies || column.is_written_so(value, row, &parts));
                 }
             }
             pg_sys::ExecStoreVirtualTuple(slot);
@@ -307,12 +336,18 @@ fn target(role: &Role) -> Option<Target> {
         Role::Field | Role::Member | Role::Id => Some(Target::Name),
         Role::Score => Some(Target::Score),
         Role::Index => Some(Target::Index),
-        Role::Value | Role::Element | Role::Named(_) | Role::Ttl => None,
+        Role::Part(part) => Some(Target::Part(*part)),
+        Role::Value | Role::Element | Role::Named(_) | Role::Property | Role::Ttl => None,
     }
 }
 
 impl Condition {
-    unsafe fn new(shape: Shape, operand: *mut pg_sys::Expr, node: *mut pg_sys::ForeignScanState) -> Self {
+    unsafe fn new(
+        shape: Shape,
+        operand: *mut pg_sys::Expr,
+        bytes: Bytes,
+        node: *mut pg_sys::ForeignScanState,
+    ) -> Self {
         // SAFETY: an expression of the node's plan; the node is being started.
         unsafe {
             let mut type_id = pg_sys::exprType(operand.cast());
@@ -323,7 +358,7 @@ impl Condition {
             Self {
                 shape,
                 operand: pg_sys::ExecInitExpr(operand, (&raw mut (*node).ss.ps).cast()),
-                converter: Converter::new("operand".to_string(), type_id, -1),
+                converter: Converter::new("operand".to_string(), type_id, -1, bytes),
                 elements,
             }
         }
@@ -392,10 +427,11 @@ impl ElementType {
 
 impl Column {
     /// What Redis has of the column in a row; none is NULL.
-    fn bytes<'r>(&self, row: &'r Row) -> Option<Cow<'r, [u8]>> {
+    fn bytes<'r>(&self, row: &'r Row, parts: &[&'r [u8]]) -> Option<Cow<'r, [u8]>> {
         let number = |number: i64| Some(Cow::Owned(number.to_string().into_bytes()));
         let bytes: &[u8] = match (&self.role, &row.element) {
             (Role::Key, _) => &row.key,
+            (Role::Part(part), _) => parts.get(*part)?,
             (Role::Ttl, _) => return number(row.ttl),
             (Role::Index, Element::Item { index, .. }) => return number(*index),
             (Role::Value, Element::Value(value) | Element::Pair { value, .. }) => value,
@@ -415,16 +451,16 @@ impl Column {
     }
 
     /// The column's value in a row; none is NULL.
-    unsafe fn value(&mut self, row: &Row) -> Option<Datum> {
-        let bytes = self.bytes(row)?;
+    unsafe fn value(&mut self, row: &Row, parts: &[&[u8]]) -> Option<Datum> {
+        let bytes = self.bytes(row, parts)?;
         // SAFETY: within a transaction.
         Some(unsafe { self.converter.read(&bytes) })
     }
 
     /// Whether the value would be written as Redis has it.
-    unsafe fn is_written_so(&self, value: Datum, row: &Row) -> bool {
+    unsafe fn is_written_so(&self, value: Datum, row: &Row, parts: &[&[u8]]) -> bool {
         // SAFETY: the column's own value.
         let written = unsafe { self.converter.write(value) };
-        self.bytes(row).is_some_and(|bytes| *bytes == written)
+        self.bytes(row, parts).is_some_and(|bytes| *bytes == written)
     }
 }

@@ -1,11 +1,19 @@
 //! A foreign table: its options, and what each of its columns stands for.
-use pg_redis_cache_core::fdw::{Column, Layout, TableOptions, options::Keys, step::Key};
+use pg_redis_cache_core::fdw::{
+    Column, Layout, TableOptions,
+    options::{self, Keys},
+    step::Key,
+};
 use pgrx::{
     PgSqlErrorCode,
     pg_sys::{self, Oid},
 };
 
-use super::{catalog, error, values::Converter};
+use super::{
+    catalog, error,
+    mapped::Mapped,
+    values::{Bytes, Converter},
+};
 use crate::{compat, nodes, sql::raise};
 
 /// See the module.
@@ -14,6 +22,8 @@ pub struct Table {
     pub server_name: String,
     pub options: TableOptions,
     pub layout: Layout,
+    /// The mapping that the table shows, if it shows one.
+    pub mapping: Option<Mapped>,
     /// The columns' names and types, none for those that have been dropped.
     pub columns: Vec<Option<TableColumn>>,
 }
@@ -34,6 +44,17 @@ impl Table {
         // SAFETY: as the caller promises.
         let (relid, columns) = unsafe { ((*relation).rd_id, columns(relation)) };
         let (server, catalog::Server { name, .. }, given) = catalog::table(relid);
+        if let Some(mapping) = options::mapping(&given) {
+            let (mapping, options, layout) = Mapped::open(mapping, &given, &columns);
+            return Self {
+                server,
+                server_name: name,
+                options,
+                layout,
+                mapping: Some(mapping),
+                columns,
+            };
+        }
         let options = TableOptions::read(&given).unwrap_or_else(|problem| error::option(&problem));
         let described: Vec<Option<Column>> = columns
             .iter()
@@ -52,6 +73,7 @@ impl Table {
             server_name: name,
             options,
             layout,
+            mapping: None,
             columns,
         }
     }
@@ -74,6 +96,14 @@ impl Table {
         }
     }
 
+    /// What Redis has of bytea values.
+    pub fn bytes(&self) -> Bytes {
+        match self.mapping {
+            Some(_) => Bytes::AsText,
+            None => Bytes::AsTheyAre,
+        }
+    }
+
     /// The converter of the column at a place.
     ///
     /// # Safety
@@ -81,7 +111,7 @@ impl Table {
     pub unsafe fn converter(&self, place: usize) -> Option<Converter> {
         let column = self.columns.get(place)?.as_ref()?;
         // SAFETY: as the caller promises.
-        Some(unsafe { Converter::new(column.name.clone(), column.type_id, column.modifier) })
+        Some(unsafe { Converter::new(column.name.clone(), column.type_id, column.modifier, self.bytes()) })
     }
 }
 

@@ -5,7 +5,10 @@ use pg_redis_cache_core::fdw::{Commands, Kind, Reply, options::Keys, step};
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 
 use super::{cache, connection::Line, error, table::Table};
-use crate::{nodes, sql::raise};
+use crate::{
+    nodes,
+    sql::{self, queue, raise},
+};
 
 /// How many keys are looked at, and removed, at a time.
 const KEYS_AT_ONCE: &[u8] = b"1000";
@@ -26,6 +29,10 @@ pub unsafe extern "C-unwind" fn truncate(
     // SAFETY: reads a variable.
     let user = unsafe { pg_sys::GetUserId() };
     for table in tables {
+        if let Some(mapping) = &table.mapping {
+            queue::invalidate_mapping(sql::shared(), mapping.index);
+            continue;
+        }
         let mut line = cache::line(table.server, user, table.options.database);
         match &table.layout.keys {
             Keys::One(key) => one(&mut line, key, table.options.kind),

@@ -1,6 +1,6 @@
 //! Redis's bytes as values of a column's type, and back.
 //!
-//! A `bytea` column has the bytes as they are. Every other type goes through its own input and output functions; the
+//! A `bytea` column has the bytes as they are (but a mapping's has their text). Every other type goes through its own input and output functions; the
 //! bytes are UTF-8 then, whatever the server's encoding. Texts are written under the settings of [`Pinned`], so that
 //! they do not depend on the session.
 use std::ffi::CString;
@@ -15,6 +15,14 @@ use crate::{
     nodes,
     sql::raise,
 };
+
+/// What Redis has of a bytea value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Bytes {
+    AsTheyAre,
+    /// Its text, as mappings store it.
+    AsText,
+}
 
 /// How a column's values are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,11 +49,11 @@ pub struct Converter {
 }
 
 impl Converter {
-    /// For a type, as a column called `name` has it.
+    /// For a type, as a column called `name` has it, whose bytea values Redis has in the form `bytes`.
     ///
     /// # Safety
     /// Must be called within a transaction.
-    pub unsafe fn new(name: String, type_id: Oid, modifier: i32) -> Self {
+    pub unsafe fn new(name: String, type_id: Oid, modifier: i32, bytes: Bytes) -> Self {
         let mut function = pg_sys::InvalidOid;
         let mut parameter = pg_sys::InvalidOid;
         let mut input = Box::<pg_sys::FmgrInfo>::default();
@@ -57,7 +65,7 @@ impl Converter {
             pg_sys::getBaseType(type_id)
         };
         let form = match type_id {
-            _ if base == pg_sys::BYTEAOID => Form::Bytes,
+            _ if base == pg_sys::BYTEAOID && bytes == Bytes::AsTheyAre => Form::Bytes,
             pg_sys::TEXTOID => Form::Text,
             pg_sys::VARCHAROID if modifier < 0 => Form::Text,
             _ => Form::Input,

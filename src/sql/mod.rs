@@ -1,10 +1,10 @@
 //! The functions and views of schema `redis_cache`.
 mod attach;
 pub mod client;
-mod keys;
+pub mod keys;
 mod predicate;
 mod progress;
-mod queue;
+pub mod queue;
 mod rows;
 mod verify;
 mod views;
@@ -36,7 +36,7 @@ pub fn raise(
 }
 
 /// The shared memory, or an ERROR if the library was not preloaded.
-fn shared() -> Shared {
+pub fn shared() -> Shared {
     Shared::get().unwrap_or_else(|| {
         raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use pg_redis_cache_core::{
     coherence::MappingSet,
+    encode::key::key_hash,
     ring::batch::{self, Invalidate},
 };
 use pgrx::{PgSqlErrorCode, VariadicArray, prelude::*};
@@ -38,7 +39,17 @@ fn invalidate(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> 
 fn invalidate_all(mapping: &str) -> i64 {
     let shared = shared();
     let found = keys::find(shared, mapping);
-    ask(shared, found.mapping.index, 0, b"", NO_INVALIDATION)
+    invalidate_mapping(shared, found.mapping.index)
+}
+
+/// The same for a mapping by its number.
+pub fn invalidate_mapping(shared: Shared, mapping: u16) -> i64 {
+    ask(shared, mapping, 0, b"", NO_INVALIDATION)
+}
+
+/// Deletes a key of a mapping by its number; see [`invalidate`].
+pub fn invalidate_key(shared: Shared, mapping: u16, key: &[u8]) {
+    ask(shared, mapping, key_hash(key), key, NO_INVALIDATION);
 }
 
 /// A round trip from the worker to Redis.

@@ -1,6 +1,6 @@
 //! What EXPLAIN shows of a table and of the commands that read it.
 use super::{
-    Kind, Layout, Shape,
+    Kind, Layout, Role, Shape,
     filter::{Comparison, Target},
     options::Keys,
 };
@@ -15,6 +15,11 @@ pub fn keys(layout: &Layout) -> String {
 /// The commands by which a table is read under such conditions, in the order in which they are first sent. Operands
 /// stand in angle brackets. `ttl`: whether the times to live are asked for.
 pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec<String> {
+    let parts = layout
+        .roles
+        .iter()
+        .filter(|role| matches!(role, Some(Role::Part(_))))
+        .count();
     let has = |target: Target, meets: fn(Comparison) -> bool| {
         shapes
             .iter()
@@ -25,12 +30,15 @@ pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec
     let patterns: fn(Comparison) -> bool =
         |comparison| matches!(comparison, Comparison::Like | Comparison::Prefix);
     let mut commands = Vec::new();
-    let key = if !layout.has_key() {
+    let known = |part: usize| shapes.iter().any(|shape| shape.target == Target::Part(part));
+    let key = if parts > 0 && (0..parts).all(known) {
+        "<key>".to_string()
+    } else if !layout.has_key() {
         keys(layout)
     } else if has(Target::Key, points) {
         "<key>".to_string()
     } else {
-        let pattern = if has(Target::Key, patterns) {
+        let pattern = if has(Target::Key, patterns) || (0..parts).any(known) {
             "<pattern>".to_string()
         } else {
             keys(layout)
@@ -50,6 +58,7 @@ pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec
     commands.push(match kind {
         Kind::String if layout.has_key() => format!("MGET {key}"),
         Kind::String => format!("GET {key}"),
+        Kind::Hash if parts > 0 => format!("HGETALL {key}"),
         Kind::Hash if named => format!("HMGET {key} <field>"),
         Kind::Hash => format!("HSCAN {key}{matching}"),
         Kind::Set if named => format!("SMISMEMBER {key} <member>"),

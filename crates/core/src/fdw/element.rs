@@ -2,7 +2,7 @@
 use std::{fmt, rc::Rc};
 
 /// The types of Redis that a table can stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     String,
     Hash,

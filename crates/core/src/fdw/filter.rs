@@ -21,6 +21,8 @@ pub enum Target {
     Name,
     Score,
     Index,
+    /// A part of a mapping's keys: the key column with that number.
+    Part(usize),
 }
 
 /// How the column stands to the operand.
@@ -96,6 +98,7 @@ impl Shape {
             Target::Score => {
                 kind == Kind::Zset && (self.comparison == Comparison::Equal || self.comparison.is_range())
             }
+            Target::Part(_) => self.comparison.is_point(),
             Target::Index => kind == Kind::List && (self.comparison.is_point() || self.comparison.is_range()),
         }
     }
@@ -111,7 +114,7 @@ pub enum Operand {
 }
 
 impl Operand {
-    fn into_many(self) -> Vec<Vec<u8>> {
+    pub(super) fn into_many(self) -> Vec<Vec<u8>> {
         match self {
             Self::Null => Vec::new(),
             Self::One(one) => vec![one],
@@ -145,6 +148,8 @@ pub enum Within {
     Indexes(Vec<(i64, i64)>),
     /// A stream's entries from id to id, as XRANGE takes them.
     Ids(Vec<(Vec<u8>, Vec<u8>)>),
+    /// A hash as one row.
+    Record,
 }
 
 /// A way of reading.
@@ -208,7 +213,7 @@ fn key_access(keys: &Keys, conditions: Vec<(Shape, Operand)>) -> KeyAccess {
 }
 
 /// What is in both, each once; all of `new` if there is no other yet.
-fn common(known: Option<Vec<Vec<u8>>>, new: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub(super) fn common(known: Option<Vec<Vec<u8>>>, new: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     match known {
         Some(mut known) => {
             let new: HashSet<Vec<u8>> = new.into_iter().collect();

@@ -29,8 +29,12 @@ pub enum Role {
     Member,
     Score,
     Id,
-    /// A field of a stream's entries.
+    /// A field of a stream's entries, or of a mapping's hashes.
     Named(Vec<u8>),
+    /// A mapping's key column with that number.
+    Part(usize),
+    /// A member of a mapping's JSON objects.
+    Property,
     Ttl,
 }
 

@@ -100,6 +100,9 @@ const KNOWN: &[Known] = &[
     known("cluster_mode", CONNECTION, "true or false", is_boolean),
     known("username", SECRETS, "a name", |_| true),
     known("password", SECRETS, "a password", |_| true),
+    known("mapping", &[Place::Table], "the name of a mapping", |value| {
+        !value.is_empty()
+    }),
     known(
         "table_type",
         TABLE,
@@ -206,7 +209,7 @@ pub fn check(place: Place, given: &[Given]) -> Result<Vec<OptionProblem>, Option
 }
 
 fn refused(known: &Known, value: &str) -> OptionProblem {
-    let secret = known.places != TABLE;
+    let secret = !known.places.contains(&Place::Table);
     OptionProblem::Value {
         name: known.name,
         given: (!secret).then(|| value.to_string()),
@@ -278,12 +281,37 @@ pub enum Keys {
     Matching(Vec<u8>),
 }
 
+/// The mapping that a table shows, if it shows one, of the options of wrapper, server and table.
+pub fn mapping(given: &[Given]) -> Option<&str> {
+    last(given, "mapping")
+}
+
+/// The value of an option that may be given more than once.
+fn last<'g>(given: &'g [Given], name: &str) -> Option<&'g str> {
+    let option = given.iter().rev().find(|(other, _)| other == name);
+    option.map(|(_, value)| value.as_str())
+}
+
+/// What no validator has seen.
+fn check_values(given: &[Given]) -> Result<(), OptionProblem> {
+    for (name, value) in given {
+        let known = KNOWN.iter().find(|known| known.name == name);
+        if let Some(known) =
+            known.filter(|known| known.places.contains(&Place::Table) && !(known.takes)(value))
+        {
+            return Err(refused(known, value));
+        }
+    }
+    Ok(())
+}
+
 /// What a table is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOptions {
     pub kind: Kind,
     pub keys: Keys,
-    pub database: u32,
+    /// None: the one that the address names.
+    pub database: Option<u32>,
     /// Seconds, or -1 for PERSIST; none: what Redis does by itself.
     pub ttl: Option<i64>,
     /// How many elements are asked for, or written, at a time.
@@ -298,27 +326,29 @@ impl TableOptions {
     /// # Errors
     /// What is missing, or cannot be used.
     pub fn read(given: &[Given]) -> Result<Self, OptionProblem> {
-        let last = |name: &'static str| {
-            let value = given.iter().rev().find(|(other, _)| other == name);
-            value.map(|(_, value)| value.as_str())
-        };
-        for (name, value) in given {
-            let known = KNOWN.iter().find(|known| known.name == name);
-            if let Some(known) = known.filter(|known| known.places == TABLE && !(known.takes)(value)) {
-                return Err(refused(known, value));
-            }
-        }
-        let needed = |name: &'static str| last(name).ok_or(OptionProblem::Missing { name });
+        check_values(given)?;
+        let needed = |name: &'static str| last(given, name).ok_or(OptionProblem::Missing { name });
         let kind = kind(needed("table_type")?).ok_or(OptionProblem::Missing { name: "table_type" })?;
         let prefix = needed("table_key_prefix")?.as_bytes().to_vec();
+        let keys = if glob::is_glob(&prefix) {
+            Keys::Matching(prefix)
+        } else {
+            Keys::One(prefix)
+        };
+        Self::of_keys(kind, keys, given)
+    }
+
+    /// The same for a table whose type and keys come from elsewhere.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn of_keys(kind: Kind, keys: Keys, given: &[Given]) -> Result<Self, OptionProblem> {
+        check_values(given)?;
+        let last = |name: &'static str| last(given, name);
         Ok(Self {
             kind,
-            keys: if glob::is_glob(&prefix) {
-                Keys::Matching(prefix)
-            } else {
-                Keys::One(prefix)
-            },
-            database: last("database").and_then(|value| value.parse().ok()).unwrap_or(0),
+            keys,
+            database: last("database").and_then(|value| value.parse().ok()),
             ttl: last("ttl").and_then(ttl),
             batch_size: last("batch_size")
                 .and_then(|value| value.parse().ok())
@@ -353,7 +383,7 @@ mod tests {
         let read = TableOptions::read(&options).unwrap();
         assert_eq!(read.kind, Kind::Hash);
         assert_eq!(read.keys, Keys::One(b"user:profiles".to_vec()));
-        assert_eq!((read.ttl, read.batch_size, read.database), (Some(60), 100, 0));
+        assert_eq!((read.ttl, read.batch_size, read.database), (Some(60), 100, None));
     }
 
     #[test]

@@ -358,9 +358,8 @@ impl Reading {
 
     /// Makes the next window as large as elements of this size allow.
     fn adapt(&mut self, count: usize, bytes: usize) {
-        if count > 0 {
-            let each = (bytes / count).max(1);
-            self.window = (WINDOW_BYTES / each).clamp(10, self.needs.batch_size.max(10));
+        if let Some(each) = bytes.checked_div(count) {
+            self.window = (WINDOW_BYTES / each.max(1)).clamp(10, self.needs.batch_size.max(10));
         }
     }
 }

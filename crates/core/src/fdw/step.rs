@@ -20,6 +20,8 @@ pub enum Step {
     Items { range: usize, from: i64 },
     /// From that score on, without as many elements as had it already.
     Scores { low: Vec<u8>, skip: usize },
+    /// The whole of a hash, as one element.
+    Record,
     /// The entries from that id on, of that range.
     Entries { range: usize, from: Vec<u8> },
 }
@@ -40,6 +42,7 @@ impl Step {
     pub fn first(kind: Kind, within: &Within) -> Option<Self> {
         match within {
             Within::Names(names) => (!names.is_empty()).then_some(Self::Names { from: 0 }),
+            Within::Record => Some(Self::Record),
             Within::Scores(scores) => Some(Self::Scores {
                 low: scores.low.to_text(),
                 skip: 0,
@@ -94,6 +97,7 @@ impl Step {
                     _ => commands.push(&[command, key, cursor, b"COUNT", count_text]),
                 }
             }
+            Self::Record => commands.push(&[b"HGETALL", key]),
             Self::Items { range, from } => {
                 let last = last_item(within, *range).min(from.saturating_add(count as i64 - 1));
                 commands.push(&[
@@ -139,6 +143,7 @@ impl Step {
         match self {
             Self::Names { from } => names(kind, within, from, count, parts),
             Self::Scan { .. } => scanned(kind, parts),
+            Self::Record => record(parts),
             Self::Items { range, from } => items(within, range, from, count, parts),
             Self::Scores { low, skip } => scored(low, skip, count, parts),
             Self::Entries { range, .. } => entries(within, range, count, parts),
@@ -238,6 +243,29 @@ fn scanned(kind: Kind, parts: Vec<Reply>) -> Result<Window, Unexpected> {
     Ok(Window { elements, next })
 }
 
+fn record(parts: Vec<Reply>) -> Result<Window, Unexpected> {
+    let fields = pairs(parts)?;
+    let elements = if fields.is_empty() {
+        Vec::new()
+    } else {
+        vec![Element::Entry {
+            id: Vec::new(),
+            fields,
+        }]
+    };
+    Ok(Window { elements, next: None })
+}
+
+/// Names and values, which come by turns.
+fn pairs(parts: Vec<Reply>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Unexpected> {
+    let mut pairs = Vec::with_capacity(parts.len() / 2);
+    let mut parts = parts.into_iter();
+    while let Some(name) = parts.next() {
+        pairs.push((bulk(name)?, bulk(parts.next().ok_or(Unexpected)?)?));
+    }
+    Ok(pairs)
+}
+
 fn items(
     within: &Within,
     range: usize,
@@ -309,12 +337,10 @@ fn entries(within: &Within, range: usize, count: usize, parts: Vec<Reply>) -> Re
         };
         let id = bulk(id)?;
         last.clone_from(&id);
-        let mut pairs = Vec::with_capacity(fields.len() / 2);
-        let mut fields = fields.into_iter();
-        while let Some(field) = fields.next() {
-            pairs.push((bulk(field)?, bulk(fields.next().ok_or(Unexpected)?)?));
-        }
-        elements.push(Element::Entry { id, fields: pairs });
+        elements.push(Element::Entry {
+            id,
+            fields: pairs(fields)?,
+        });
     }
     let next = if full {
         let mut from = b"(".to_vec();

@@ -197,10 +197,10 @@ impl Address {
 
     /// The same address with other credentials and another database, as far as they are given.
     #[must_use]
-    pub fn with(mut self, user: Option<String>, password: Option<Secret>, database: u32) -> Self {
+    pub fn with(mut self, user: Option<String>, password: Option<Secret>, database: Option<u32>) -> Self {
         self.user = user.or(self.user);
         self.password = password.or(self.password);
-        self.database = database;
+        self.database = database.unwrap_or(self.database);
         self
     }
 

@@ -39,12 +39,11 @@ fn needs(kind: Kind, one_key: bool) -> Needs {
     }
 }
 
+/// The commands that were sent, and the rows as key, time to live and element.
+type All = (Vec<String>, Vec<(String, i64, Element)>);
+
 /// Reads all, and returns the commands and the rows, each as key and element.
-fn read(
-    needs: Needs,
-    access: Access,
-    redis: impl Fn(&[&str]) -> Reply,
-) -> Result<(Vec<String>, Vec<(String, i64, Element)>), ReadProblem> {
+fn read(needs: Needs, access: Access, redis: impl Fn(&[&str]) -> Reply) -> Result<All, ReadProblem> {
     let mut reading = Reading::new(needs, access);
     let (mut sent, mut rows) = (Vec::new(), Vec::new());
     loop {
