@@ -183,6 +183,17 @@ fn has_one_text(base: Oid, modifier: i32) -> bool {
     }
 }
 
+/// The operator family by which a zset's column of scores has the order of the scores, if it has it.
+pub fn order_of_scores(table: &Table, place: usize) -> Option<Oid> {
+    let column = table.columns[place].as_ref()?;
+    // SAFETY: catalog look-ups.
+    unsafe {
+        let base = pg_sys::getBaseType(column.type_id);
+        let entry = pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
+        is_number(base, column.modifier).then_some((*entry).btree_opf)
+    }
+}
+
 fn is_integer(base: Oid) -> bool {
     matches!(base, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID)
 }

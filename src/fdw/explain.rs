@@ -2,10 +2,10 @@
 //! know.
 use std::ffi::{CStr, CString, c_int};
 
-use pg_redis_cache_core::fdw::describe;
+use pg_redis_cache_core::fdw::{Comparison, Shape, Target, describe};
 use pgrx::{pg_guard, pg_sys};
 
-use super::{scan::Scan, table::Table};
+use super::{node::Node, private::Order, scan::Scan, table::Table};
 use crate::nodes;
 
 /// ExplainForeignScan.
@@ -14,23 +14,46 @@ pub unsafe extern "C-unwind" fn scan(
     node: *mut pg_sys::ForeignScanState,
     explain: *mut pg_sys::ExplainState,
 ) {
-    // SAFETY: a scan that has been started, and EXPLAIN's own state.
+    // SAFETY: a node that has been started, and EXPLAIN's own state.
     unsafe {
-        let scan = super::scan::of(node);
+        let scan = match super::node::of(node) {
+            Node::Scan(scan) => scan,
+            Node::Count(count) => {
+                table(&count.table, explain);
+                let command = format!("{} {}", count.command(), describe::keys(&count.table.layout));
+                return text(c"Redis Ops", &command, explain);
+            }
+        };
         table(&scan.table, explain);
         text(c"Pushdown", &pushdown(node, explain), explain);
-        let commands = describe::commands(
-            scan.table.options.kind,
-            &scan.table.layout,
-            &scan.shapes,
-            scan.reads_ttl(),
-        );
-        text(c"Redis Ops", &commands.join(", "), explain);
+        text(c"Redis Ops", &commands(scan).join(", "), explain);
+        match scan.order {
+            Order::None => {}
+            Order::Ascending => text(c"Order", "by score", explain),
+            Order::Descending => text(c"Order", "by score, descending", explain),
+        }
         number(c"Batch Size", scan.table.options.batch_size as u64, explain);
         if (*explain).analyze {
             figures(scan, explain);
         }
     }
+}
+
+fn commands(scan: &Scan) -> Vec<String> {
+    let mut shapes = scan.shapes.clone();
+    if scan.order != Order::None {
+        // The order of scores is had from a range of them.
+        shapes.push(Shape {
+            target: Target::Score,
+            comparison: Comparison::GreaterEqual,
+        });
+    }
+    describe::commands(
+        scan.table.options.kind,
+        &scan.table.layout,
+        &shapes,
+        scan.reads_ttl(),
+    )
 }
 
 /// ExplainForeignModify.
@@ -51,6 +74,9 @@ unsafe fn table(table: &Table, explain: *mut pg_sys::ExplainState) {
     // SAFETY: as `scan`.
     unsafe {
         text(c"Redis Server", &table.server_name, explain);
+        if let Some(mapping) = &table.mapping {
+            text(c"Mapping", &mapping.name, explain);
+        }
         text(c"Redis Key", &describe::keys(&table.layout), explain);
         text(c"Table Type", table.options.kind.name(), explain);
     }

@@ -4,7 +4,7 @@ use pgrx::{
     pg_sys::{self, Datum, NodeTag},
 };
 
-use super::{explain, identity, import, modify, plan, scan, truncate};
+use super::{analyze, count, explain, identity, import, modify, node, paths, plan, truncate};
 
 /// The function that PostgreSQL calls.
 ///
@@ -16,12 +16,14 @@ pub unsafe extern "C-unwind" fn redis_fdw_handler(_call: pg_sys::FunctionCallInf
     // SAFETY: a node of that tag, in the caller's memory context.
     let mut routine = unsafe { PgBox::<pg_sys::FdwRoutine>::alloc_node(NodeTag::T_FdwRoutine) };
     routine.GetForeignRelSize = Some(plan::size);
-    routine.GetForeignPaths = Some(plan::paths);
+    routine.GetForeignPaths = Some(paths::paths);
     routine.GetForeignPlan = Some(plan::plan);
-    routine.BeginForeignScan = Some(scan::begin);
-    routine.IterateForeignScan = Some(scan::iterate);
-    routine.ReScanForeignScan = Some(scan::rescan);
-    routine.EndForeignScan = Some(scan::end);
+    routine.GetForeignUpperPaths = Some(count::paths);
+    routine.BeginForeignScan = Some(node::begin);
+    routine.IterateForeignScan = Some(node::iterate);
+    routine.ReScanForeignScan = Some(node::rescan);
+    routine.EndForeignScan = Some(node::end);
+    routine.AnalyzeForeignTable = Some(analyze::analyze);
     routine.AddForeignUpdateTargets = Some(identity::add_targets);
     routine.IsForeignRelUpdatable = Some(modify::updatable);
     routine.PlanForeignModify = Some(modify::plan);

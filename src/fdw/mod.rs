@@ -10,10 +10,12 @@
 //! password is in any message, nor in EXPLAIN.
 //!
 //! Does not: keep to a snapshot. Redis has none; see `docs/FDW.md`.
+mod analyze;
 mod cache;
 mod catalog;
 mod clauses;
 mod connection;
+mod count;
 mod error;
 mod explain;
 mod handler;
@@ -21,7 +23,9 @@ mod identity;
 mod import;
 mod mapped;
 mod modify;
+mod node;
 mod owned;
+mod paths;
 mod plan;
 mod private;
 mod rows;

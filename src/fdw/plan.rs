@@ -1,25 +1,21 @@
-//! Planning a scan: sizes, the path, the plan. Redis is not asked.
-use pg_redis_cache_core::fdw::{Comparison, Kind, Target, options::Keys};
+//! Planning a scan: its size, and the plan. Redis is not asked.
+use pg_redis_cache_core::fdw::{Kind, options::Keys};
 use pgrx::{
     pg_guard,
     pg_sys::{self, Oid},
 };
 
 use super::{
-    clauses::{self, Pushed},
-    private::Private,
+    clauses, count,
+    paths::{is_one_row, pushed},
+    private::{Order, Private},
     table::Table,
 };
-use crate::{compat, nodes};
+use crate::nodes;
 
 /// How many rows a table has that ANALYZE has not seen.
 const ROWS_OF_ONE_KEY: f64 = 1_000.0;
 const ROWS_OF_MANY_KEYS: f64 = 10_000.0;
-/// The cost of a round trip, and of an element on its way, in the planner's units.
-const ROUND_TRIP: f64 = 20.0;
-const ELEMENT: f64 = 0.02;
-/// How many elements a round trip brings.
-const WINDOW: f64 = 1_000.0;
 
 /// GetForeignRelSize.
 #[pg_guard]
@@ -46,42 +42,21 @@ pub unsafe extern "C-unwind" fn size(
     }
 }
 
-/// GetForeignPaths.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn paths(
-    root: *mut pg_sys::PlannerInfo,
-    relation: *mut pg_sys::RelOptInfo,
-    relid: Oid,
-) {
-    let table = Table::open(relid);
-    // SAFETY: the planner's own structures.
-    unsafe {
-        let pushed = pushed(root, relation, &table, (*relation).baserestrictinfo);
-        let rows = (*relation).rows;
-        let read = if pushed.is_empty() {
-            (*relation).tuples
-        } else {
-            rows
-        };
-        let startup = ROUND_TRIP + (*relation).baserestrictcost.startup;
-        let each = ELEMENT + pg_sys::cpu_tuple_cost + (*relation).baserestrictcost.per_tuple;
-        let total = startup + read * each + (read / WINDOW).floor() * ROUND_TRIP;
-        let path = compat::foreign_path(root, relation, rows, startup, total, (*relation).lateral_relids);
-        pg_sys::add_path(relation, path.cast());
-    }
-}
-
 /// GetForeignPlan.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn plan(
     root: *mut pg_sys::PlannerInfo,
     relation: *mut pg_sys::RelOptInfo,
     relid: Oid,
-    _path: *mut pg_sys::ForeignPath,
+    path: *mut pg_sys::ForeignPath,
     targets: *mut pg_sys::List,
     clauses: *mut pg_sys::List,
     outer: *mut pg_sys::Plan,
 ) -> *mut pg_sys::ForeignScan {
+    if relid == pg_sys::InvalidOid {
+        // SAFETY: a relation above that of a table is that of a count.
+        return unsafe { count::plan(relation, path, targets, outer) };
+    }
     let table = Table::open(relid);
     // SAFETY: the planner's own structures; all lists are made of nodes that a plan can hold.
     unsafe {
@@ -103,7 +78,8 @@ pub unsafe extern "C-unwind" fn plan(
                 .iter()
                 .map(|one| (one.place, one.shape.comparison))
                 .collect(),
-            needed: needed(relation, &table),
+            order: Order::from_list((*path).fdw_private),
+            needed: needed(relation, clauses, &table),
         };
         pg_sys::make_foreignscan(
             targets,
@@ -119,43 +95,14 @@ pub unsafe extern "C-unwind" fn plan(
     }
 }
 
-/// Those of a list of restrictions that narrow what is read.
-unsafe fn pushed(
-    root: *mut pg_sys::PlannerInfo,
-    relation: *mut pg_sys::RelOptInfo,
-    table: &Table,
-    restrictions: *mut pg_sys::List,
-) -> Vec<Pushed> {
-    // SAFETY: as the callers promise.
-    unsafe {
-        nodes::items::<pg_sys::RestrictInfo>(restrictions)
-            .filter_map(|restriction| clauses::pushed(root, relation, table, (*restriction).clause))
-            .collect()
-    }
-}
-
-/// Whether the conditions leave one row at most.
-fn is_one_row(table: &Table, pushed: &[Pushed]) -> bool {
-    let equal = |target| {
-        pushed
-            .iter()
-            .any(|one| one.shape.target == target && one.shape.comparison == Comparison::Equal)
-    };
-    if let Some(mapping) = &table.mapping {
-        return (0..mapping.parts).all(|part| equal(Target::Part(part)));
-    }
-    let one_key = !table.layout.has_key() || equal(Target::Key);
-    one_key && (table.options.kind == Kind::String || equal(Target::Name) || equal(Target::Index))
-}
-
 /// Which columns' values the query needs.
-unsafe fn needed(relation: *mut pg_sys::RelOptInfo, table: &Table) -> Vec<usize> {
+unsafe fn needed(relation: *mut pg_sys::RelOptInfo, clauses: *mut pg_sys::List, table: &Table) -> Vec<usize> {
     let mut attributes: *mut pg_sys::Bitmapset = std::ptr::null_mut();
     // SAFETY: walks over expressions of the query; the set counts from the first system attribute.
     unsafe {
         let relid = (*relation).relid;
         pg_sys::pull_varattnos((*(*relation).reltarget).exprs.cast(), relid, &raw mut attributes);
-        for restriction in nodes::items::<pg_sys::RestrictInfo>((*relation).baserestrictinfo) {
+        for restriction in nodes::items::<pg_sys::RestrictInfo>(clauses) {
             pg_sys::pull_varattnos((*restriction).clause.cast(), relid, &raw mut attributes);
         }
         let has = |number: i32| {

@@ -2,14 +2,14 @@
 //!
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
-use std::{borrow::Cow, ffi::c_int};
+use std::borrow::Cow;
 
 use pg_redis_cache_core::fdw::{
     Access, Commands, Comparison, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, element,
     options::Keys, reading::Needs,
 };
 use pgrx::{
-    PgSqlErrorCode, pg_guard,
+    PgSqlErrorCode,
     pg_sys::{self, Datum},
 };
 
@@ -18,8 +18,7 @@ use super::{
     connection::{Figures, Line},
     error, identity,
     mapped::Documents,
-    owned,
-    private::Private,
+    private::{Order, Private},
     table::Table,
     values::{Bytes, Converter},
 };
@@ -51,7 +50,7 @@ struct Column {
     identifies: bool,
 }
 
-/// What a scan's node keeps in `fdw_state`.
+/// See the module.
 pub struct Scan {
     pub table: Table,
     pub shapes: Vec<Shape>,
@@ -61,6 +60,7 @@ pub struct Scan {
     /// For a mapping's JSON documents, if any of their members is needed.
     documents: Option<(Documents, Converter)>,
     needs: Needs,
+    pub order: Order,
     line: Option<Line>,
     reading: Option<Reading>,
     /// What the scan has done, rescans included.
@@ -68,125 +68,117 @@ pub struct Scan {
     pub rows: u64,
 }
 
-/// BeginForeignScan.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn begin(node: *mut pg_sys::ForeignScanState, _flags: c_int) {
-    // SAFETY: a node that is being started; its state's query context outlives it.
-    unsafe {
-        let scan = Scan::new(node);
-        (*node).fdw_state = owned::keep((*(*node).ss.ps.state).es_query_cxt, scan).cast();
-    }
-}
-
-/// The scan of a node that [`begin`] has started.
-///
-/// # Safety
-/// `node` must be such a node.
-pub unsafe fn of<'s>(node: *mut pg_sys::ForeignScanState) -> &'s mut Scan {
-    // SAFETY: `begin` has put it there, and it lives as long as the query's memory context.
-    unsafe { &mut *(*node).fdw_state.cast::<Scan>() }
-}
-
-/// IterateForeignScan.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn iterate(node: *mut pg_sys::ForeignScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: called by the executor between `begin` and `end`, in the memory context of one row.
-    unsafe {
-        let slot = (*node).ss.ss_ScanTupleSlot;
-        pg_sys::ExecClearTuple(slot);
-        if let Some(row) = of(node).next(node) {
-            of(node).fill(slot, &row);
-        }
-        slot
-    }
-}
-
-/// ReScanForeignScan.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::ForeignScanState) {
-    // SAFETY: as in `iterate`.
-    unsafe { of(node) }.stop();
-}
-
-/// EndForeignScan.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn end(node: *mut pg_sys::ForeignScanState) {
-    // SAFETY: as in `iterate`; the state is null if the start has failed.
-    unsafe {
-        if !(*node).fdw_state.is_null() {
-            of(node).stop();
-        }
-    }
-}
-
 impl Scan {
-    unsafe fn new(node: *mut pg_sys::ForeignScanState) -> Self {
-        // SAFETY: as `begin`.
+    /// The scan that a node's plan describes.
+    ///
+    /// # Safety
+    /// `node` must be a foreign scan of a table of ours that is being started.
+    pub unsafe fn of_node(node: *mut pg_sys::ForeignScanState) -> Self {
+        // SAFETY: as the caller promises.
         unsafe {
-            let table = Table::of((*node).ss.ss_currentRelation);
+            let relation = (*node).ss.ss_currentRelation;
+            let table = Table::of(relation);
             let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
             let private = Private::from_list((*plan).fdw_private);
             let operands = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs);
-            let conditions: Vec<Condition> = private
-                .conditions
-                .iter()
-                .zip(operands)
-                .filter_map(|((place, comparison), operand)| {
-                    let shape = Shape {
-                        target: target(table.layout.role(*place)?)?,
-                        comparison: *comparison,
-                    };
-                    Some(Condition::new(shape, operand, table.bytes(), node))
-                })
-                .collect();
-            let columns: Vec<Column> = private
-                .needed
-                .iter()
-                .filter_map(|place| {
-                    let role = table.layout.role(*place)?.clone();
-                    Some(Column {
-                        place: *place,
-                        identifies: (*plan).fsSystemCol && identity::is_identifying(&table, &role),
-                        role,
-                        converter: table.converter(*place)?,
-                    })
-                })
-                .collect();
-            let has_property = columns.iter().any(|column| column.role == Role::Property);
-            let documents = has_property.then(|| {
-                let documents = Documents::of((*node).ss.ss_currentRelation);
-                (
-                    documents,
-                    Converter::new("document".to_string(), pg_sys::JSONOID, -1, Bytes::AsText),
-                )
+            let conditions = private.conditions.iter().zip(operands);
+            let conditions = conditions.filter_map(|((place, comparison), operand)| {
+                let shape = Shape {
+                    target: target(table.layout.role(*place)?)?,
+                    comparison: *comparison,
+                };
+                Some(Condition::new(shape, operand, table.bytes(), node))
             });
-            let needs = Needs {
-                kind: table.options.kind,
-                ttl: columns.iter().any(|column| column.role == Role::Ttl),
-                batch_size: table.options.batch_size,
-                one_key: !table.layout.has_key(),
-            };
-            Self {
-                user: compat::scan_user(node),
-                shapes: conditions.iter().map(|condition| condition.shape).collect(),
+            let conditions = conditions.collect();
+            let identifies = (*plan).fsSystemCol;
+            let mut scan = Self::new(
+                relation,
                 table,
-                conditions,
-                columns,
-                documents,
-                needs,
-                line: None,
-                reading: None,
-                figures: Figures::default(),
-                rows: 0,
-            }
+                compat::scan_user(node),
+                &private.needed,
+                identifies,
+            );
+            scan.with(conditions, private.order);
+            scan
         }
     }
 
+    /// A scan of all rows, with all columns.
+    ///
+    /// # Safety
+    /// `relation` must be an open foreign table of ours, and stay so.
+    pub unsafe fn of_relation(relation: pg_sys::Relation, user: pg_sys::Oid) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let table = Table::of(relation);
+            let all: Vec<usize> = (0..table.columns.len()).collect();
+            Self::new(relation, table, user, &all, false)
+        }
+    }
+
+    unsafe fn new(
+        relation: pg_sys::Relation,
+        table: Table,
+        user: pg_sys::Oid,
+        needed: &[usize],
+        identifies: bool,
+    ) -> Self {
+        let columns = needed.iter().filter_map(|place| {
+            let role = table.layout.role(*place)?.clone();
+            Some(Column {
+                place: *place,
+                identifies: identifies && identity::is_identifying(&table, &role),
+                role,
+                // SAFETY: as the callers promise.
+                converter: unsafe { table.converter(*place) }?,
+            })
+        });
+        let columns: Vec<Column> = columns.collect();
+        let has_property = columns.iter().any(|column| column.role == Role::Property);
+        // SAFETY: as the callers promise.
+        let documents = has_property.then(|| unsafe {
+            let name = "document".to_string();
+            (
+                Documents::of(relation),
+                Converter::new(name, pg_sys::JSONOID, -1, Bytes::AsText),
+            )
+        });
+        let needs = Needs {
+            kind: table.options.kind,
+            ttl: columns.iter().any(|column| column.role == Role::Ttl),
+            batch_size: table.options.batch_size,
+            one_key: !table.layout.has_key(),
+        };
+        Self {
+            user,
+            table,
+            shapes: Vec::new(),
+            conditions: Vec::new(),
+            columns,
+            documents,
+            needs,
+            order: Order::None,
+            line: None,
+            reading: None,
+            figures: Figures::default(),
+            rows: 0,
+        }
+    }
+
+    fn with(&mut self, conditions: Vec<Condition>, order: Order) {
+        self.shapes = conditions.iter().map(|condition| condition.shape).collect();
+        self.conditions = conditions;
+        self.order = order;
+    }
+
     /// The next row; none at the end.
-    unsafe fn next(&mut self, node: *mut pg_sys::ForeignScanState) -> Option<Row> {
+    ///
+    /// # Safety
+    /// `context` must be the node's own; it is not looked at where the scan has no conditions.
+    pub unsafe fn next(&mut self, context: *mut pg_sys::ExprContext) -> Option<Row> {
         if self.reading.is_none() {
-            // SAFETY: the node's own expression context.
-            let operands = unsafe { self.operands((*node).ss.ps.ps_ExprContext) };
+            // SAFETY: as the caller promises.
+            let operands = unsafe { self.operands(context) };
             self.start(operands);
         }
         loop {
@@ -210,12 +202,15 @@ impl Scan {
             Some(mapping) => mapping.keys.access(self.needs.kind, operands),
             None => Access::new(self.needs.kind, &self.table.layout.keys, operands),
         };
+        let access = match self.order {
+            Order::None => access,
+            order => access.by_score(order == Order::Descending),
+        };
         self.reading = Some(Reading::new(self.needs, access));
-        self.line = Some(cache::line(
-            self.table.server,
-            self.user,
-            self.table.options.database,
-        ));
+        if self.line.is_none() {
+            let database = self.table.options.database;
+            self.line = Some(cache::line(self.table.server, self.user, database));
+        }
         self.ask();
     }
 
@@ -268,8 +263,16 @@ impl Scan {
         }
     }
 
+    /// Ends the reading for another one, over the same line if nothing is on its way there.
+    pub fn restart(&mut self) {
+        if self.reading.as_ref().is_some_and(Reading::is_waiting) {
+            self.stop();
+        }
+        self.reading = None;
+    }
+
     /// Ends the reading; what is still on its way is nobody's.
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.reading = None;
         if let Some(line) = self.line.take() {
             self.figures.add(line.figures);
@@ -298,13 +301,33 @@ impl Scan {
             .collect()
     }
 
-    unsafe fn fill(&mut self, slot: *mut pg_sys::TupleTableSlot, row: &Row) {
-        // SAFETY: a virtual slot of the table's columns, just cleared; the values are made in the row's own context.
+    /// Fills a slot with a row.
+    ///
+    /// # Safety
+    /// `slot` must have the table's columns and just have been cleared. The values are in the current memory context.
+    pub unsafe fn fill(&mut self, slot: *mut pg_sys::TupleTableSlot, row: &Row) {
+        // SAFETY: as the caller promises.
         unsafe {
             let count = self.table.columns.len();
             let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
             let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
-            nulls.fill(true);
+            let same = self.values(row, values, nulls);
+            pg_sys::ExecStoreVirtualTuple(slot);
+            if same {
+                identity::set_row_id(row, &mut (*slot).tts_tid);
+            }
+        }
+    }
+
+    /// The values of a row; those that are not needed are NULL. Returns whether the row is found again by what its
+    /// columns show.
+    ///
+    /// # Safety
+    /// There must be a place for each column. The values are in the current memory context.
+    pub unsafe fn values(&mut self, row: &Row, values: &mut [Datum], nulls: &mut [bool]) -> bool {
+        nulls.fill(true);
+        // SAFETY: as the caller promises.
+        unsafe {
             if let Some(documents) = &mut self.documents
                 && let Element::Value(document) = &row.element
             {
@@ -321,10 +344,7 @@ impl Scan {
                     same = same && (!column.identifies || column.is_written_so(value, row, &parts));
                 }
             }
-            pg_sys::ExecStoreVirtualTuple(slot);
-            if same {
-                identity::set_row_id(row, &mut (*slot).tts_tid);
-            }
+            same
         }
     }
 }

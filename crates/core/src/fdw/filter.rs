@@ -180,6 +180,22 @@ impl Access {
     }
 }
 
+impl Access {
+    /// The same rows of a zset in the order of their scores. What is read by name has none.
+    #[must_use]
+    pub fn by_score(mut self, descending: bool) -> Self {
+        self.within = match self.within {
+            Within::Scores(scores) => Within::Scores(Scores { descending, ..scores }),
+            Within::All | Within::Matching(_) => Within::Scores(Scores {
+                descending,
+                ..Scores::ALL
+            }),
+            within => within,
+        };
+        self
+    }
+}
+
 fn key_access(keys: &Keys, conditions: Vec<(Shape, Operand)>) -> KeyAccess {
     let pattern = match keys {
         Keys::One(key) => return KeyAccess::Listed(vec![key.clone()]),

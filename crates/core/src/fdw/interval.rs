@@ -23,6 +23,8 @@ impl ScoreEnd {
 pub struct Scores {
     pub low: ScoreEnd,
     pub high: ScoreEnd,
+    /// Whether they are read from the highest down.
+    pub descending: bool,
 }
 
 impl Scores {
@@ -36,7 +38,17 @@ impl Scores {
             score: f64::INFINITY,
             inclusive: true,
         },
+        descending: false,
     };
+
+    /// The end at which reading begins, and the one at which it ends.
+    pub fn from_to(&self) -> (ScoreEnd, ScoreEnd) {
+        if self.descending {
+            (self.high, self.low)
+        } else {
+            (self.low, self.high)
+        }
+    }
 
     /// Leaves what is at or above a score, too.
     pub fn at_least(&mut self, end: ScoreEnd) {

@@ -18,8 +18,8 @@ pub enum Step {
     Scan { cursor: Vec<u8> },
     /// The elements from that index on, of that range.
     Items { range: usize, from: i64 },
-    /// From that score on, without as many elements as had it already.
-    Scores { low: Vec<u8>, skip: usize },
+    /// From that score on, up or down, without as many elements as had it already.
+    Scores { from: Vec<u8>, skip: usize },
     /// The whole of a hash, as one element.
     Record,
     /// The entries from that id on, of that range.
@@ -44,7 +44,7 @@ impl Step {
             Within::Names(names) => (!names.is_empty()).then_some(Self::Names { from: 0 }),
             Within::Record => Some(Self::Record),
             Within::Scores(scores) => Some(Self::Scores {
-                low: scores.low.to_text(),
+                from: scores.from_to().0.to_text(),
                 skip: 0,
             }),
             Within::Indexes(ranges) => ranges.first().map(|range| Self::Items {
@@ -107,20 +107,15 @@ impl Step {
                     last.to_string().as_bytes(),
                 ]);
             }
-            Self::Scores { low, skip } => {
-                let skip = skip.to_string();
-                let high = scores_of(within).high.to_text();
-                commands.push(&[
-                    b"ZRANGE",
-                    key,
-                    low,
-                    &high,
-                    b"BYSCORE",
-                    b"LIMIT",
-                    skip.as_bytes(),
-                    count_text,
-                    b"WITHSCORES",
-                ]);
+            Self::Scores { from, skip } => {
+                let scores = scores_of(within);
+                let (skip, to) = (skip.to_string(), scores.from_to().1.to_text());
+                let mut words: Vec<&[u8]> = vec![b"ZRANGE", key, from, &to, b"BYSCORE"];
+                if scores.descending {
+                    words.push(b"REV");
+                }
+                words.extend([b"LIMIT", skip.as_bytes(), count_text, b"WITHSCORES"]);
+                commands.push(&words);
             }
             Self::Entries { range, from } => {
                 let last: &[u8] = match within {
@@ -145,7 +140,7 @@ impl Step {
             Self::Scan { .. } => scanned(kind, parts),
             Self::Record => record(parts),
             Self::Items { range, from } => items(within, range, from, count, parts),
-            Self::Scores { low, skip } => scored(low, skip, count, parts),
+            Self::Scores { from, skip } => scored(from, skip, count, parts),
             Self::Entries { range, .. } => entries(within, range, count, parts),
         }
     }
@@ -296,7 +291,7 @@ fn items(
     Ok(Window { elements, next })
 }
 
-fn scored(low: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
+fn scored(from: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
     let mut elements = Vec::with_capacity(parts.len() / 2);
     let mut parts = parts.into_iter();
     while let Some(member) = parts.next() {
@@ -314,9 +309,9 @@ fn scored(low: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result<
         let same = elements.iter().rev().take_while(|e| score_of(e) == last).count();
         let text = super::element::format_score(last).into_bytes();
         // All had the score that this window began at: those before it, too.
-        let before = if text == low { skip } else { 0 };
+        let before = if text == from { skip } else { 0 };
         Step::Scores {
-            low: text,
+            from: text,
             skip: before + same,
         }
     });

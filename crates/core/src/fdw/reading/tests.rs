@@ -190,6 +190,37 @@ fn scores_go_on_behind_the_last_one() {
 }
 
 #[test]
+fn scores_are_read_downwards_too() {
+    let redis = |command: &[&str]| {
+        assert_eq!(command[4..6], ["BYSCORE", "REV"]);
+        let from: f64 = command[2].parse().unwrap();
+        let (skip, count): (usize, usize) = (command[7].parse().unwrap(), command[8].parse().unwrap());
+        // Two members of each score from 1 to 100.
+        let all = (0..200).rev().map(|n| (format!("m{n}"), n / 2 + 1));
+        let found = all.filter(|(_, score)| f64::from(*score) <= from);
+        let flat = found
+            .skip(skip)
+            .take(count)
+            .flat_map(|(m, s)| [bulk(&m), bulk(&s.to_string())]);
+        Reply::Array(flat.collect())
+    };
+    let mut few = needs(Kind::Zset, true);
+    few.batch_size = 101;
+    let access = one_key(Kind::Zset, vec![]).by_score(true);
+    let (sent, rows) = read(few, access, redis).unwrap();
+    assert_eq!(sent[0], "ZRANGE k inf -inf BYSCORE REV LIMIT 0 101 WITHSCORES");
+    let scores: Vec<f64> = rows
+        .iter()
+        .map(|(_, _, element)| match element {
+            Element::Scored { score, .. } => *score,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(scores.len(), 200);
+    assert!(scores.is_sorted_by(|a, b| a >= b));
+}
+
+#[test]
 fn lists_and_streams_go_on_where_they_stopped() {
     let redis = |command: &[&str]| {
         let (from, to): (usize, usize) = (command[2].parse().unwrap(), command[3].parse().unwrap());
