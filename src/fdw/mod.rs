@@ -14,6 +14,8 @@ mod analyze;
 mod cache;
 mod catalog;
 mod clauses;
+mod column;
+mod condition;
 mod connection;
 mod count;
 mod error;
@@ -34,5 +36,6 @@ mod table;
 mod truncate;
 mod validate;
 mod values;
+mod when;
 
 pgrx::extension_sql_file!("../../sql/fdw.sql", name = "fdw");

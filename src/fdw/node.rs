@@ -8,7 +8,7 @@ use super::{count::Count, owned, scan::Scan};
 /// What a node keeps in `fdw_state`.
 pub enum Node {
     Scan(Box<Scan>),
-    Count(Count),
+    Count(Box<Count>),
 }
 
 /// BeginForeignScan. Redis is not asked before the first row is.
@@ -17,7 +17,7 @@ pub unsafe extern "C-unwind" fn begin(node: *mut pg_sys::ForeignScanState, _flag
     // SAFETY: a node that is being started; its query's memory context outlives it.
     unsafe {
         let state = match Count::of(node) {
-            Some(count) => Node::Count(count),
+            Some(count) => Node::Count(Box::new(count)),
             None => Node::Scan(Box::new(Scan::of_node(node))),
         };
         (*node).fdw_state = owned::keep((*(*node).ss.ps.state).es_query_cxt, state).cast();

@@ -2,11 +2,8 @@
 //!
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
-use std::borrow::Cow;
-
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Comparison, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, element,
-    options::Keys, reading::Needs,
+    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, options::Keys, reading::Needs,
 };
 use pgrx::{
     PgSqlErrorCode,
@@ -15,6 +12,8 @@ use pgrx::{
 
 use super::{
     cache,
+    column::Column,
+    condition::{Condition, target},
     connection::{Figures, Line},
     error, identity,
     mapped::Documents,
@@ -23,32 +22,6 @@ use super::{
     values::{Bytes, Converter},
 };
 use crate::{compat, nodes, sql::raise};
-
-/// A condition whose operand has to be evaluated.
-struct Condition {
-    shape: Shape,
-    operand: *mut pg_sys::ExprState,
-    /// Of the operand's type, or of its array's elements.
-    converter: Converter,
-    /// What deconstruct_array asks of the elements' type.
-    elements: Option<ElementType>,
-}
-
-struct ElementType {
-    oid: pg_sys::Oid,
-    length: i16,
-    by_value: bool,
-    alignment: std::ffi::c_char,
-}
-
-/// A column that the query needs.
-struct Column {
-    place: usize,
-    role: Role,
-    converter: Converter,
-    /// Whether an UPDATE or DELETE finds the row again by it.
-    identifies: bool,
-}
 
 /// See the module.
 pub struct Scan {
@@ -346,141 +319,5 @@ impl Scan {
             }
             same
         }
-    }
-}
-
-/// What a column's conditions are about.
-fn target(role: &Role) -> Option<Target> {
-    match role {
-        Role::Key => Some(Target::Key),
-        Role::Field | Role::Member | Role::Id => Some(Target::Name),
-        Role::Score => Some(Target::Score),
-        Role::Index => Some(Target::Index),
-        Role::Part(part) => Some(Target::Part(*part)),
-        Role::Value | Role::Element | Role::Named(_) | Role::Property | Role::Ttl => None,
-    }
-}
-
-impl Condition {
-    unsafe fn new(
-        shape: Shape,
-        operand: *mut pg_sys::Expr,
-        bytes: Bytes,
-        node: *mut pg_sys::ForeignScanState,
-    ) -> Self {
-        // SAFETY: an expression of the node's plan; the node is being started.
-        unsafe {
-            let mut type_id = pg_sys::exprType(operand.cast());
-            let elements = (shape.comparison == Comparison::Any).then(|| {
-                type_id = pg_sys::get_base_element_type(type_id);
-                ElementType::of(type_id)
-            });
-            Self {
-                shape,
-                operand: pg_sys::ExecInitExpr(operand, (&raw mut (*node).ss.ps).cast()),
-                converter: Converter::new("operand".to_string(), type_id, -1, bytes),
-                elements,
-            }
-        }
-    }
-
-    unsafe fn evaluate(&mut self, context: *mut pg_sys::ExprContext) -> Operand {
-        // SAFETY: as `Scan::operands`.
-        unsafe {
-            let mut null = false;
-            let value = pg_sys::ExecEvalExpr(self.operand, context, &raw mut null);
-            match &self.elements {
-                _ if null => Operand::Null,
-                None => Operand::One(self.converter.write(value)),
-                Some(elements) => {
-                    let values = elements.of_array(value);
-                    Operand::Many(
-                        values
-                            .into_iter()
-                            .map(|value| self.converter.write(value))
-                            .collect(),
-                    )
-                }
-            }
-        }
-    }
-}
-
-impl ElementType {
-    unsafe fn of(oid: pg_sys::Oid) -> Self {
-        let (mut length, mut by_value, mut alignment) = (0, false, 0);
-        // SAFETY: a catalog look-up.
-        unsafe {
-            pg_sys::get_typlenbyvalalign(oid, &raw mut length, &raw mut by_value, &raw mut alignment);
-        }
-        Self {
-            oid,
-            length,
-            by_value,
-            alignment,
-        }
-    }
-
-    /// An array's elements that are not NULL: no row equals that.
-    unsafe fn of_array(&self, array: Datum) -> Vec<Datum> {
-        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-        // SAFETY: an array of these elements.
-        unsafe {
-            let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-            pg_sys::deconstruct_array(
-                array,
-                self.oid,
-                self.length.into(),
-                self.by_value,
-                self.alignment,
-                &raw mut values,
-                &raw mut nulls,
-                &raw mut count,
-            );
-            (0..count as usize)
-                .filter(|place| !*nulls.add(*place))
-                .map(|place| *values.add(place))
-                .collect()
-        }
-    }
-}
-
-impl Column {
-    /// What Redis has of the column in a row; none is NULL.
-    fn bytes<'r>(&self, row: &'r Row, parts: &[&'r [u8]]) -> Option<Cow<'r, [u8]>> {
-        let number = |number: i64| Some(Cow::Owned(number.to_string().into_bytes()));
-        let bytes: &[u8] = match (&self.role, &row.element) {
-            (Role::Key, _) => &row.key,
-            (Role::Part(part), _) => parts.get(*part)?,
-            (Role::Ttl, _) => return number(row.ttl),
-            (Role::Index, Element::Item { index, .. }) => return number(*index),
-            (Role::Value, Element::Value(value) | Element::Pair { value, .. }) => value,
-            (Role::Field, Element::Pair { field, .. }) => field,
-            (Role::Element, Element::Item { element, .. }) => element,
-            (Role::Member, Element::Member(member) | Element::Scored { member, .. }) => member,
-            (Role::Score, Element::Scored { score, .. }) => {
-                return Some(Cow::Owned(element::format_score(*score).into_bytes()));
-            }
-            (Role::Id, Element::Entry { id, .. }) => id,
-            (Role::Named(name), Element::Entry { fields, .. }) => {
-                &fields.iter().find(|(field, _)| field == name)?.1
-            }
-            _ => return None,
-        };
-        Some(Cow::Borrowed(bytes))
-    }
-
-    /// The column's value in a row; none is NULL.
-    unsafe fn value(&mut self, row: &Row, parts: &[&[u8]]) -> Option<Datum> {
-        let bytes = self.bytes(row, parts)?;
-        // SAFETY: within a transaction.
-        Some(unsafe { self.converter.read(&bytes) })
-    }
-
-    /// Whether the value would be written as Redis has it.
-    unsafe fn is_written_so(&self, value: Datum, row: &Row, parts: &[&[u8]]) -> bool {
-        // SAFETY: the column's own value.
-        let written = unsafe { self.converter.write(value) };
-        self.bytes(row, parts).is_some_and(|bytes| *bytes == written)
     }
 }

@@ -41,27 +41,18 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Names and values.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One row's worth of a collection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Element {
     Value(Vec<u8>),
-    Pair {
-        field: Vec<u8>,
-        value: Vec<u8>,
-    },
-    Item {
-        index: i64,
-        element: Vec<u8>,
-    },
+    Pair { field: Vec<u8>, value: Vec<u8> },
+    Item { index: i64, element: Vec<u8> },
     Member(Vec<u8>),
-    Scored {
-        member: Vec<u8>,
-        score: f64,
-    },
-    Entry {
-        id: Vec<u8>,
-        fields: Vec<(Vec<u8>, Vec<u8>)>,
-    },
+    Scored { member: Vec<u8>, score: f64 },
+    Entry { id: Vec<u8>, fields: Fields },
 }
 
 impl Element {

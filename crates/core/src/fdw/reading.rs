@@ -368,5 +368,4 @@ impl Reading {
 const GONE: i64 = -2;
 
 #[cfg(test)]
-#[path = "reading/tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 //! SCAN and its relatives visit the buckets of a hash table in the order of their reversed bits (dict.c, dictScan).
 //! While the table stays as it is, or grows, nothing comes twice. When it shrinks, buckets that lie next to each
 //! other in that order become one, and what the cursor was just then half through is returned again: what may
-//! come twice has come lately. So the last [`GENERATION`] to twice as many elements are remembered, which bounds
+//! come twice has come lately. So the last `GENERATION` to twice as many elements are remembered, which bounds
 //! the memory; the table would have to shrink so far that more than that many of the elements read fall into
 //! one bucket for anything to come twice.
 use std::{

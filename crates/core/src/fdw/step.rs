@@ -3,7 +3,7 @@ use std::rc::Rc;
 
 use super::{
     Kind,
-    element::{Element, parse_score},
+    element::{Element, Fields, parse_score},
     filter::Within,
     interval::Scores,
     resp::{Commands, Reply},
@@ -252,7 +252,7 @@ fn record(parts: Vec<Reply>) -> Result<Window, Unexpected> {
 }
 
 /// Names and values, which come by turns.
-fn pairs(parts: Vec<Reply>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Unexpected> {
+fn pairs(parts: Vec<Reply>) -> Result<Fields, Unexpected> {
     let mut pairs = Vec::with_capacity(parts.len() / 2);
     let mut parts = parts.into_iter();
     while let Some(name) = parts.next() {
