@@ -468,7 +468,7 @@ pub unsafe fn foreign_upper_path(
     cost: f64,
     private: *mut pg_sys::List,
 ) -> *mut pg_sys::ForeignPath {
-    let none = std::ptr::null_mut();
+    let none: *mut pg_sys::List = std::ptr::null_mut();
     #[cfg(any(feature = "pg15", feature = "pg16"))]
     // SAFETY: as the caller promises.
     unsafe {

@@ -5,7 +5,7 @@ use pgrx::{
     pg_sys::{self, Datum, NodeTag, Oid},
 };
 
-use super::{cache, error, paths::ROUND_TRIP, table::Table};
+use super::{cache, error, paths::ROUND_TRIP, pending, table::Table};
 use crate::{compat, nodes, sql::raise};
 
 /// What stands first in a plan's integers, where a scan's has its order.
@@ -157,6 +157,7 @@ impl Count {
     }
 
     fn ask(&self) -> i64 {
+        pending::check_unchanged(&self.table);
         let mut line = cache::line(self.table.server, self.user, self.table.options.database);
         let mut commands = Commands::default();
         commands.push(&[self.command().as_bytes(), &self.table.one_key()]);

@@ -60,6 +60,35 @@ pub fn refused(text: &str) -> ! {
     raise(code, "Redis refused a command", text, hint)
 }
 
+/// Redis has not carried out a change.
+pub fn change_refused(text: &str) -> ! {
+    let mut words = text.split(' ');
+    match words.next() {
+        Some("WRONGTYPE") => raise(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            "a key holds another type than its table",
+            "",
+            "See the table's option table_type.",
+        ),
+        Some("CHANGED") => raise(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            "a list was changed while the statement read it",
+            "Nothing of that list has been changed by this statement.",
+            "Try again.",
+        ),
+        Some("INDEX") => raise(
+            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!(
+                "index {} is behind the end of the list",
+                words.next().unwrap_or_default()
+            ),
+            format!("The list has {} elements.", words.next().unwrap_or_default()),
+            "Without an index the element goes to the list's end.",
+        ),
+        _ => refused(text),
+    }
+}
+
 /// An option cannot be used.
 pub fn option(problem: &OptionProblem) -> ! {
     let code = match problem {

@@ -28,6 +28,7 @@ mod modify;
 mod node;
 mod owned;
 mod paths;
+mod pending;
 mod plan;
 mod private;
 mod rows;

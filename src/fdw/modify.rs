@@ -3,10 +3,11 @@
 //! Rows are gathered and written in batches, whose answers are awaited when the next one goes out, or at the
 //! statement's end. What a statement still reads must not be changed under it, so these are written at the end alone:
 //! changes of names and scores, of lists and zsets, and what is inserted by a statement that reads foreign tables.
-use std::ffi::c_int;
+use std::{collections::HashSet, ffi::c_int};
 
 use pg_redis_cache_core::fdw::{
     Commands, Element, Kind, Reply, Role,
+    step::Key,
     writing::{self, APPENDED, Changes, Lifetime, Name, Put},
 };
 use pgrx::{
@@ -19,7 +20,7 @@ use super::{
     connection::Line,
     error,
     identity::Identity,
-    owned,
+    owned, pending,
     rows::{self, Texts, WrittenColumn},
     table::Table,
     when::{When, updated, when},
@@ -36,6 +37,7 @@ const BATCH_BYTES: usize = 1 << 20;
 struct Modify {
     table: Table,
     columns: Vec<WrittenColumn>,
+    user: pg_sys::Oid,
     line: Line,
     /// New rows that are not written yet, and their bytes.
     new: Vec<Put>,
@@ -158,6 +160,7 @@ unsafe fn start(
         check_returning(&table, operation, when, returns);
         let user = compat::modify_user(relation, state);
         let modify = Modify {
+            user,
             line: cache::line(table.server, user, table.options.database),
             changes: Changes::new(table.options.kind),
             table,
@@ -177,15 +180,13 @@ unsafe fn start(
 /// What Redis makes up cannot be returned before it is written.
 fn check_returning(table: &Table, operation: CmdType::Type, when: When, returns: bool) {
     let makes_up = matches!(table.options.kind, Kind::Stream | Kind::List);
-    if operation == CmdType::CMD_INSERT && returns && makes_up && when == When::AtTheEnd {
+    let later = when == When::AtTheEnd || table.options.transactional;
+    if operation == CmdType::CMD_INSERT && returns && makes_up && later {
         raise(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!(
-                "an INSERT into a {} with RETURNING cannot read tables over Redis",
-                table.options.kind
-            ),
-            "It writes when it has read, and only then are ids and indexes known.",
-            "Leave RETURNING away, or read into a temporary table first.",
+            format!("this INSERT into a {} cannot have RETURNING", table.options.kind),
+            "Ids and indexes are known once it has written: at COMMIT with transactional 'on', and at its end if it reads tables over Redis.",
+            "",
         );
     }
 }
@@ -378,20 +379,29 @@ impl Modify {
     }
 
     fn write_new(&mut self) {
+        let keys = self.table.options.transactional.then(|| {
+            let keys = self.new.iter().map(|put| put.key.clone());
+            keys.collect()
+        });
         let mut commands = Commands::default();
-        writing::inserts(
-            self.table.options.kind,
-            std::mem::take(&mut self.new),
-            &mut commands,
-        );
+        let kind = self.table.options.kind;
+        writing::inserts(kind, std::mem::take(&mut self.new), &mut commands);
         self.new_bytes = 0;
-        self.settle();
-        self.send(&commands);
+        self.write(commands, keys);
     }
 
     fn write_changes(&mut self) {
+        let keys = self.table.options.transactional.then(|| self.changes.keys());
         let mut commands = Commands::default();
         self.changes.take(&mut commands);
+        self.write(commands, keys);
+    }
+
+    /// Sends a batch, when the one before it is answered, or keeps it until COMMIT where there are `keys`.
+    fn write(&mut self, commands: Commands, keys: Option<HashSet<Key>>) {
+        if let Some(keys) = keys {
+            return pending::add(&self.table, self.user, commands, keys);
+        }
         self.settle();
         self.send(&commands);
     }
@@ -416,7 +426,7 @@ impl Modify {
         let reply = self.line.receive();
         self.awaited -= 1;
         if let Some(text) = reply.error() {
-            self.fail(text);
+            error::change_refused(text);
         }
         reply
     }
@@ -424,34 +434,6 @@ impl Modify {
     fn settle(&mut self) {
         while self.awaited > 0 {
             self.receive();
-        }
-    }
-
-    fn fail(&self, text: &str) -> ! {
-        let mut words = text.split(' ');
-        match words.next() {
-            Some("WRONGTYPE") => raise(
-                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                format!("a key holds another type than {}", self.table.options.kind),
-                "",
-                "See the table's option table_type.",
-            ),
-            Some("CHANGED") => raise(
-                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                "a list was changed while the statement read it",
-                "Nothing of that list has been changed by this statement.",
-                "Try again.",
-            ),
-            Some("INDEX") => raise(
-                PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-                format!(
-                    "index {} is behind the end of the list",
-                    words.next().unwrap_or_default()
-                ),
-                format!("The list has {} elements.", words.next().unwrap_or_default()),
-                "Without an index the element goes to the list's end.",
-            ),
-            _ => error::refused(text),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     connection::{Figures, Line},
     error, identity,
     mapped::Documents,
+    pending,
     private::{Order, Private},
     table::Table,
     values::{Bytes, Converter},
@@ -171,6 +172,7 @@ impl Scan {
     }
 
     fn start(&mut self, operands: Vec<(Shape, Operand)>) {
+        pending::check_unchanged(&self.table);
         let access = match &self.table.mapping {
             Some(mapping) => mapping.keys.access(self.needs.kind, operands),
             None => Access::new(self.needs.kind, &self.table.layout.keys, operands),

@@ -1,10 +1,14 @@
 //! TRUNCATE of foreign tables: the one key, or every key of the pattern that holds the table's type.
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use pg_redis_cache_core::fdw::{Commands, Kind, Reply, options::Keys, step};
+use pg_redis_cache_core::fdw::{
+    Commands, Kind, Reply,
+    options::Keys,
+    step::{self, Key},
+};
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 
-use super::{cache, connection::Line, error, table::Table};
+use super::{cache, connection::Line, error, pending, table::Table};
 use crate::{
     nodes,
     sql::{self, queue, raise},
@@ -35,6 +39,7 @@ pub unsafe extern "C-unwind" fn truncate(
         }
         let mut line = cache::line(table.server, user, table.options.database);
         match &table.layout.keys {
+            _ if table.options.transactional => keep(&table, user, &mut line),
             Keys::One(key) => one(&mut line, key, table.options.kind),
             Keys::Matching(pattern) => matching(&mut line, pattern, table.options.kind),
         }
@@ -99,6 +104,42 @@ fn matching(line: &mut Line, pattern: &[u8], kind: Kind) {
             cursor = next;
         }
     }
+}
+
+/// Notes what is there now for removal at COMMIT.
+fn keep(table: &Table, user: pg_sys::Oid, line: &mut Line) {
+    pending::check_unchanged(table);
+    let keys: HashSet<Key> = match &table.layout.keys {
+        Keys::One(_) => HashSet::from([table.one_key()]),
+        Keys::Matching(pattern) => {
+            let mut keys = HashSet::new();
+            let mut cursor = Some(b"0".to_vec());
+            while let Some(from) = cursor {
+                let kind = table.options.kind.name().as_bytes();
+                let scan: [&[u8]; 8] = [
+                    b"SCAN",
+                    &from,
+                    b"MATCH",
+                    pattern,
+                    b"COUNT",
+                    KEYS_AT_ONCE,
+                    b"TYPE",
+                    kind,
+                ];
+                let Reply::Array(parts) = ask(line, &scan) else {
+                    error::garbled(&line.address())
+                };
+                let (next, found) =
+                    step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
+                keys.extend(found.into_iter().filter_map(Reply::into_bytes).map(Key::from));
+                cursor = next;
+            }
+            keys
+        }
+    };
+    let mut commands = Commands::default();
+    keys.iter().for_each(|key| commands.push(&[b"UNLINK", key]));
+    pending::add(table, user, commands, keys);
 }
 
 fn ask(line: &mut Line, words: &[&[u8]]) -> Reply {

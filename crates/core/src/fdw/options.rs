@@ -129,6 +129,7 @@ const KNOWN: &[Known] = &[
             .is_ok_and(|number| (100..=100_000).contains(&number))
     }),
     known("strict_key_prefix", TABLE, "true or false", is_boolean),
+    known("transactional", TABLE, "on or off", is_boolean),
     known("join_batch_size", TABLE, "a number from 1 to 4096", |value| {
         value.parse().is_ok_and(|number| (1..=4096).contains(&number))
     }),
@@ -318,6 +319,8 @@ pub struct TableOptions {
     pub batch_size: usize,
     /// Whether a row whose key the table's pattern does not match is refused, rather than warned of.
     pub strict_key_prefix: bool,
+    /// Whether changes are kept until COMMIT.
+    pub transactional: bool,
 }
 
 impl TableOptions {
@@ -354,6 +357,7 @@ impl TableOptions {
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(5000),
             strict_key_prefix: last("strict_key_prefix").and_then(boolean).unwrap_or(false),
+            transactional: last("transactional").and_then(boolean).unwrap_or(false),
         })
     }
 }

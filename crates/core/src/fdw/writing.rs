@@ -263,6 +263,16 @@ impl Changes {
         self.kept.len() + self.renamed.len() + self.removed.len() + self.items.len() + self.lifetimes.len()
     }
 
+    /// The keys that they change.
+    pub fn keys(&self) -> HashSet<Key> {
+        let written = self.kept.iter().chain(&self.renamed).map(|put| &put.key);
+        let removed = self.removed.iter().map(|(key, _)| key);
+        let items = self.items.iter().map(|(key, _)| key);
+        let lifetimes = self.lifetimes.iter().map(|(key, _)| key);
+        let all = written.chain(removed).chain(items).chain(lifetimes);
+        all.cloned().collect()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
