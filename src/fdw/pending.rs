@@ -94,20 +94,22 @@ pub fn check_unchanged(table: &Table) {
     }
 }
 
+fn refuse_to_prepare() {
+    if PENDING.with_borrow(|pending| !pending.is_empty()) {
+        raise(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "a transaction that has changed tables over Redis with transactional 'on' cannot be prepared",
+            "",
+            "",
+        );
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => send(),
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            if PENDING.with_borrow(|pending| !pending.is_empty()) {
-                raise(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "a transaction that has changed tables over Redis with transactional 'on' cannot be prepared",
-                    "",
-                    "",
-                );
-            }
-        }
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => refuse_to_prepare(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_ABORT => {
             PENDING.with_borrow_mut(Vec::clear);
         }

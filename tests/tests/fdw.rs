@@ -1,6 +1,7 @@
 //! Foreign tables when Redis, the connection or the statement ends in the middle: a clear error, no wrong row, and a
 //! next statement that works.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -291,4 +292,73 @@ fn a_backend_that_uses_no_foreign_table_opens_no_connection() {
     count(&mut client, "h");
     count(&mut client, "l");
     assert_eq!(clients(), before + 1);
+}
+
+#[test]
+fn prepared_statements_of_many_sessions_change_what_they_should() {
+    let world = world();
+    let script = world.redis.folder().join("script.sql");
+    let sql = "\\set id random(1, 1000)
+        INSERT INTO h VALUES ('own:' || :client_id, :id);
+        UPDATE h SET value = :id WHERE field = 'own:' || :client_id;
+        SELECT value FROM h WHERE field = 'own:' || :client_id AND value = :id::text;
+        SELECT count(*) FROM h WHERE field IN (:id::text, (:id + 1)::text);
+        INSERT INTO l VALUES (:client_id);
+        DELETE FROM h WHERE field = (1000 * (:client_id + 1) + :id)::text;
+        INSERT INTO h VALUES ((1000 * (:client_id + 1) + :id)::text, 'put back');\n";
+    std::fs::write(&script, sql).unwrap();
+    for plans in ["force_generic_plan", "force_custom_plan"] {
+        let mut pgbench = world.postgres.command("pgbench");
+        pgbench.args(["-n", "-M", "prepared", "-c", "8", "-j", "2", "-t", "100", "-f"]);
+        pgbench
+            .arg(&script)
+            .env("PGOPTIONS", format!("-c plan_cache_mode={plans}"));
+        let output = pgbench.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let mut client = world.connect();
+    assert_eq!(count(&mut client, "h"), 20_000 + 8);
+    assert_eq!(count(&mut client, "l"), 20_000 + 2 * 8 * 100);
+}
+
+/// A listener whose queue of connections is full: the next one is neither taken nor refused.
+fn deaf_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // SAFETY: an own socket; listening again only changes the length of the queue.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let mut queue = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        queue.push(stream);
+        assert!(queue.len() < 100, "the queue does not fill");
+    }
+    (listener, queue)
+}
+
+#[test]
+fn a_cancel_works_while_connecting_and_so_does_connect_timeout() {
+    let world = World::builder().start();
+    let (listener, _queue) = deaf_listener();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = world.connect();
+    client
+        .batch_execute(&format!(
+            "CREATE SERVER deaf FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port '127.0.0.1:{port}');
+             CREATE FOREIGN TABLE d (value text) SERVER deaf OPTIONS (table_type 'string', table_key_prefix 'd')"
+        ))
+        .unwrap();
+    let (state, _) = refused(&mut client, "SET statement_timeout = '100ms'; SELECT * FROM d");
+    assert_eq!(state, SqlState::QUERY_CANCELED);
+    world.postgres.set_conf("pg_redis_cache.connect_timeout", "150ms");
+    world.postgres.reload();
+    eventually("the setting to be read", Duration::from_secs(10), || {
+        let row = client.query_one("SELECT current_setting('pg_redis_cache.connect_timeout')", &[]);
+        (row.unwrap().get::<_, &str>(0) == "150ms").then_some(())
+    });
+    let (state, _) = refused(&mut client, "SET statement_timeout = 0; SELECT * FROM d");
+    assert_eq!(state, SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION);
 }
