@@ -31,7 +31,8 @@ pub unsafe extern "C-unwind" fn paths(
         }
         let entry = *(*root).simple_rte_array.add((*input).relid as usize);
         let relid = (*entry).relid;
-        if command(&Table::open(relid)).is_none() {
+        // A parent's rows are its children's, too.
+        if (*entry).inh || command(&Table::open(relid)).is_none() {
             return;
         }
         let private = [COUNT, relid.to_u32() as i32]
