@@ -250,7 +250,7 @@ pub unsafe extern "C-unwind" fn end(_state: *mut pg_sys::EState, relation: *mut 
 impl Modify {
     unsafe fn insert(&mut self, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: as the callback.
-        let row = unsafe { Texts::of(&self.columns, slot) };
+        let mut row = unsafe { Texts::of(&self.columns, slot) };
         let put = Put {
             key: row.key(&self.table),
             element: row.element(&self.table, true),
@@ -308,7 +308,7 @@ impl Modify {
     unsafe fn update(&mut self, slot: *mut pg_sys::TupleTableSlot, plan_slot: *mut pg_sys::TupleTableSlot) {
         let Some(identity) = &self.identity else { return };
         // SAFETY: as the callback.
-        let ((key, name), row) = unsafe {
+        let ((key, name), mut row) = unsafe {
             let old = identity.of(plan_slot, &self.table, &self.columns);
             (old, Texts::of(&self.columns, slot))
         };

@@ -70,12 +70,14 @@ impl<'c> Texts<'c> {
         Some((&self.columns[place], self.texts[place].as_deref()))
     }
 
-    /// The text of a column that must not be NULL.
-    fn needed(&self, role: &Role) -> Vec<u8> {
-        match self.find(role) {
-            Some((_, Some(text))) => text.to_vec(),
-            Some((column, None)) => refuse_null(&column.name),
-            None => Vec::new(),
+    /// Takes the text of a column that must not be NULL.
+    fn needed(&mut self, role: &Role) -> Vec<u8> {
+        let Some(place) = self.columns.iter().position(|column| column.role == *role) else {
+            return Vec::new();
+        };
+        match self.texts[place].take() {
+            Some(text) => text,
+            None => refuse_null(&self.columns[place].name),
         }
     }
 
@@ -83,10 +85,10 @@ impl<'c> Texts<'c> {
         self.find(role)?.1.map(<[u8]>::to_vec)
     }
 
-    /// The key that the row belongs to.
-    pub fn key(&self, table: &Table) -> Key {
+    /// The key that the row belongs to. To be asked once.
+    pub fn key(&mut self, table: &Table) -> Key {
         let pattern = match &table.layout.keys {
-            Keys::One(key) => return key.as_slice().into(),
+            Keys::One(_) => return table.one_key(),
             Keys::Matching(pattern) => pattern,
         };
         let key = self.needed(&Role::Key);
@@ -96,8 +98,8 @@ impl<'c> Texts<'c> {
         key.into()
     }
 
-    /// The row's element. `new`: it is inserted, so that an id or index may be made up.
-    pub fn element(&self, table: &Table, new: bool) -> Element {
+    /// The row's element. `new`: it is inserted, so that an id or index may be made up. To be asked once.
+    pub fn element(&mut self, table: &Table, new: bool) -> Element {
         match table.options.kind {
             Kind::String => Element::Value(self.needed(&Role::Value)),
             Kind::Hash => Element::Pair {
@@ -117,7 +119,7 @@ impl<'c> Texts<'c> {
         }
     }
 
-    fn score(&self) -> f64 {
+    fn score(&mut self) -> f64 {
         let text = self.needed(&Role::Score);
         match parse_score(&text).filter(|score| !score.is_nan()) {
             Some(score) => score,

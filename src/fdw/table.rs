@@ -22,6 +22,8 @@ pub struct Table {
     pub server_name: String,
     pub options: TableOptions,
     pub layout: Layout,
+    /// The key, or the pattern of keys.
+    key: Key,
     /// The mapping that the table shows, if it shows one.
     pub mapping: Option<Mapped>,
     /// The columns' names and types, none for those that have been dropped.
@@ -50,6 +52,7 @@ impl Table {
                 server,
                 server_name: name,
                 options,
+                key: key_of(&layout),
                 layout,
                 mapping: Some(mapping),
                 columns,
@@ -72,6 +75,7 @@ impl Table {
             server,
             server_name: name,
             options,
+            key: key_of(&layout),
             layout,
             mapping: None,
             columns,
@@ -91,9 +95,7 @@ impl Table {
 
     /// The key of a table over one.
     pub fn one_key(&self) -> Key {
-        match &self.layout.keys {
-            Keys::One(key) | Keys::Matching(key) => key.as_slice().into(),
-        }
+        self.key.clone()
     }
 
     /// What Redis has of bytea values.
@@ -112,6 +114,12 @@ impl Table {
         let column = self.columns.get(place)?.as_ref()?;
         // SAFETY: as the caller promises.
         Some(unsafe { Converter::new(column.name.clone(), column.type_id, column.modifier, self.bytes()) })
+    }
+}
+
+fn key_of(layout: &Layout) -> Key {
+    match &layout.keys {
+        Keys::One(key) | Keys::Matching(key) => key.as_slice().into(),
     }
 }
 

@@ -72,12 +72,21 @@ impl<T> ByKey<T> {
     fn of(things: impl Iterator<Item = (Key, T)>) -> Self {
         let mut places: HashMap<Key, usize> = HashMap::new();
         let mut all: Vec<(Key, Vec<T>)> = Vec::new();
+        let mut last = 0;
         for (key, thing) in things {
+            // Mostly the same key follows.
+            if let Some((known, things)) = all.get_mut(last)
+                && *known == key
+            {
+                things.push(thing);
+                continue;
+            }
             let place = *places.entry(key.clone()).or_insert(all.len());
             if place == all.len() {
                 all.push((key, Vec::new()));
             }
             all[place].1.push(thing);
+            last = place;
         }
         Self(all)
     }
