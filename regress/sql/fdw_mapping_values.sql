@@ -111,6 +111,11 @@ SELECT * FROM wide WHERE id IN (1, 99999999999);
 EXPLAIN (COSTS OFF) SELECT * FROM wide WHERE id = 1;
 CREATE FOREIGN TABLE wrong (id int, "long" int) SERVER redis_cache OPTIONS (mapping 'as_hash');
 SELECT * FROM wrong WHERE id = 1;
+-- a row without its key columns does not say which key it has
+CREATE FOREIGN TABLE keyless (small int) SERVER redis_cache OPTIONS (mapping 'as_hash');
+SELECT * FROM keyless WHERE small < 0;
+DELETE FROM keyless WHERE small < 0;
+SELECT count(*) FROM cached.as_hash;
 -- names
 CREATE FOREIGN TABLE misspelt (id int, smal int) SERVER redis_cache OPTIONS (mapping 'as_hash');
 SELECT * FROM misspelt;

@@ -1,9 +1,11 @@
 -- A script for redis_fdw_rs runs as it is, with the schema of the two functions in the search_path.
 SET search_path = public, redis_cache;
 CREATE FOREIGN DATA WRAPPER redis_wrapper HANDLER redis_fdw_handler VALIDATOR redis_fdw_validator;
-SELECT format('CREATE SERVER redis_server FOREIGN DATA WRAPPER redis_wrapper OPTIONS (host_port %L, pool_max_size ''128'',
-    pool_min_idle ''16'', pool_connection_timeout_ms ''10000'', pool_max_lifetime_secs ''3600'', pool_idle_timeout_secs ''300'')',
-    '127.0.0.1:' || current_setting('test.redis_port')) \gexec
+DO $$ BEGIN
+    EXECUTE format('CREATE SERVER redis_server FOREIGN DATA WRAPPER redis_wrapper OPTIONS (host_port %L, pool_max_size ''128'',
+        pool_min_idle ''16'', pool_connection_timeout_ms ''10000'', pool_max_lifetime_secs ''3600'', pool_idle_timeout_secs ''300'')',
+        '127.0.0.1:' || current_setting('test.redis_port'));
+END $$;
 RESET search_path;
 -- one table of each type over one key, and what is done with it first
 CREATE FOREIGN TABLE profiles (key text, value text) SERVER redis_server OPTIONS (database '0', table_type 'hash', table_key_prefix 'user:profiles');
