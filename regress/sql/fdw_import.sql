@@ -2,9 +2,9 @@
 CREATE SCHEMA app; CREATE SCHEMA "Odd Schema";
 CREATE TYPE "Odd Schema"."Mood" AS ENUM ('good', 'bad');
 CREATE DOMAIN app.email AS varchar(50) CHECK (value LIKE '%@%');
-CREATE COLLATION app.german (provider = icu, locale = 'de');
+CREATE COLLATION app.own FROM "C";
 CREATE TABLE app.users (id bigint PRIMARY KEY, name varchar(20) COLLATE "C", mail app.email, mood "Odd Schema"."Mood", moods "Odd Schema"."Mood"[],
-    price numeric(8,2) NOT NULL, seen timestamp(3) with time zone, bits bit(3), "Last Name" text COLLATE app.german, address point);
+    price numeric(8,2) NOT NULL, seen timestamp(3) with time zone, bits bit(3), "Last Name" text COLLATE app.own, address point);
 CREATE TABLE app.sessions (token uuid, host inet, payload jsonb, PRIMARY KEY (token, host));
 ALTER SYSTEM SET pg_redis_cache.mappings =
     'user:{id} => SELECT * FROM app.users; u:{id} => SELECT "Last Name", id, mood FROM app.users WITH (name = "Some Users", format = json); '
