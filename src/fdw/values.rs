@@ -1,8 +1,8 @@
 //! Redis's bytes as values of a column's type, and back.
 //!
-//! A `bytea` column has the bytes as they are (but a mapping's has their text). Every other type goes through its own input and output functions; the
-//! bytes are UTF-8 then, whatever the server's encoding. Texts are written under the settings of [`Pinned`], so that
-//! they do not depend on the session.
+//! A `bytea` column has the bytes as they are (but a mapping's has their text). Every other type goes through its own
+//! input and output functions; the bytes are UTF-8 then, whatever the server's encoding. Texts are written under the
+//! settings of [`Pinned`], so that they do not depend on the session.
 use std::{ffi::CString, rc::Rc};
 
 use pgrx::{
