@@ -52,7 +52,13 @@ unsafe extern "C-unwind" fn acquire(
             pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
         );
         let (state, mut seen) = (RandomState::new(), 0u64);
-        while let Some(row) = scan.next(std::ptr::null_mut()) {
+        loop {
+            // A row that is left out leaves memory behind, too.
+            pg_sys::MemoryContextReset(of_row);
+            let outer = pg_sys::MemoryContextSwitchTo(of_row);
+            let row = scan.next(std::ptr::null_mut());
+            pg_sys::MemoryContextSwitchTo(outer);
+            let Some(row) = row else { break };
             // Vitter's algorithm R: each row stays with the same probability.
             let place = match seen {
                 few if few < sample.len() as u64 => few,
@@ -69,7 +75,6 @@ unsafe extern "C-unwind" fn acquire(
                 pg_sys::heap_freetuple(*kept);
             }
             *kept = pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
-            pg_sys::MemoryContextReset(of_row);
         }
         pg_sys::MemoryContextDelete(of_row);
         *total = seen as f64;

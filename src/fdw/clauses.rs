@@ -130,8 +130,15 @@ unsafe fn compared(
     };
     let shape = Shape { target, comparison };
     let same = match target {
-        Target::Key | Target::Name | Target::Part(_) => {
-            has_one_text(base, variable.vartypmod) && is_like(base, operand_type)
+        Target::Key | Target::Name => has_one_text(base, variable.vartypmod) && is_like(base, operand_type),
+        // What the cache writes is always the type's own text.
+        Target::Part(part) => {
+            (has_one_text(base, -1) || has_one_canonical_text(base))
+                && is_like(base, operand_type)
+                && table
+                    .mapping
+                    .as_ref()?
+                    .has_text_of(part, base, variable.vartypmod)
         }
         Target::Score => is_number(base, variable.vartypmod) && is_like(base, operand_type),
         Target::Index => is_integer(base) && is_integer(operand_type),
@@ -192,6 +199,19 @@ pub fn order_of_scores(table: &Table, place: usize) -> Option<Oid> {
         let entry = pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
         is_number(base, column.modifier).then_some((*entry).btree_opf)
     }
+}
+
+/// Further types whose equal values are written in one way, though others can be read.
+fn has_one_canonical_text(base: Oid) -> bool {
+    matches!(
+        base,
+        pg_sys::BOOLOID
+            | pg_sys::OIDOID
+            | pg_sys::DATEOID
+            | pg_sys::TIMEOID
+            | pg_sys::TIMESTAMPOID
+            | pg_sys::TIMESTAMPTZOID
+    )
 }
 
 fn is_integer(base: Oid) -> bool {

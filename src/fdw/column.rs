@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use pg_redis_cache_core::fdw::{Element, Role, Row, element};
 use pgrx::pg_sys::Datum;
 
-use super::values::Converter;
+use super::{mapped::Mapped, values::Converter};
 
 /// A column that the query needs.
 pub struct Column {
@@ -40,14 +40,22 @@ impl Column {
         Some(Cow::Borrowed(bytes))
     }
 
-    /// The column's value in a row; none is NULL.
+    /// The column's value in a row; none is NULL. Of a table over a mapping, what cannot be read is told by its key.
     ///
     /// # Safety
     /// Must be called within a transaction.
-    pub unsafe fn value(&mut self, row: &Row, parts: &[&[u8]]) -> Option<Datum> {
+    pub unsafe fn value(&mut self, row: &Row, parts: &[&[u8]], mapping: Option<&Mapped>) -> Option<Datum> {
         let bytes = self.bytes(row, parts)?;
-        // SAFETY: within a transaction.
-        Some(unsafe { self.converter.read(&bytes) })
+        let Some(mapping) = mapping else {
+            // SAFETY: within a transaction.
+            return Some(unsafe { self.converter.read(&bytes) });
+        };
+        let (name, pinning) = (self.converter.name(), self.converter.pinning());
+        let read = || {
+            // SAFETY: within a transaction.
+            unsafe { self.converter.read(&bytes) }
+        };
+        Some(mapping.telling(&row.key, Some(&name), pinning, read))
     }
 
     /// Whether the value would be written as Redis has it.

@@ -70,6 +70,9 @@ pub unsafe extern "C-unwind" fn add_targets(
         let table = Table::of(relation);
         for role in roles(&table) {
             let Some(place) = table.layout.place(&role) else {
+                if let Some(mapping) = &table.mapping {
+                    mapping.lacks_key_column();
+                }
                 continue;
             };
             let Some(column) = &table.columns[place] else {
@@ -182,7 +185,10 @@ impl Identity {
             (Some(key), _) => key.into(),
             (None, Some(mapping)) => {
                 let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-                mapping.keys.key(&parts).unwrap_or_default().into()
+                match mapping.keys.key(&parts) {
+                    Some(key) => key.into(),
+                    None => mapping.lacks_key_column(),
+                }
             }
             (None, None) => table.one_key(),
         };

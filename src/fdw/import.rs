@@ -11,11 +11,11 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys, pg_sys::panic::ErrorRep
 use super::{cache, connection::Line, error};
 use crate::{
     capture::{
-        columns::MappedColumn,
+        columns::{MappedColumn, attribute_named},
         relations::{self, ActiveMapping},
     },
-    nodes,
-    sql::{self, raise},
+    gucs, nodes,
+    sql::{self, keys, raise},
 };
 
 /// The remote schema that stands for the mappings.
@@ -48,7 +48,8 @@ pub unsafe extern "C-unwind" fn import(
         );
     }
     let commands = if schema == MAPPINGS {
-        mappings(&server_name)
+        // SAFETY: the statement's own node.
+        mappings(&server_name, &|name| unsafe { is_wanted(statement, name) })
     } else {
         by_pattern(schema, server, &server_name)
     };
@@ -74,21 +75,60 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn mappings(server: &str) -> Vec<String> {
-    sql::shared();
+/// Whether LIMIT TO and EXCEPT leave a table of that name in.
+unsafe fn is_wanted(statement: *mut pg_sys::ImportForeignSchemaStmt, table: &str) -> bool {
+    let table = CString::new(table).unwrap_or_default();
+    // SAFETY: the statement's own node.
+    unsafe { pg_sys::IsImportableForeignTable(table.as_ptr(), statement) }
+}
+
+/// A statement for each mapping of this database; a warning for each that is not active.
+fn mappings(server: &str, is_wanted: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let shared = sql::shared();
+    let default_database = gucs::text(&gucs::DATABASE);
+    let database = relations::current_database();
     let listed = relations::listed();
-    let active = listed
-        .iter()
-        .filter_map(|mapping| relations::active_named(&mapping.name));
-    active.map(|mapping| mapping_table(&mapping, server)).collect()
+    let here = listed.iter().filter(|mapping| {
+        let of = mapping.effective_database(&default_database);
+        database.as_deref() == Some(of) && is_wanted(&mapping.name)
+    });
+    here.filter_map(|mapping| {
+        let problem = keys::problem(shared, mapping, &default_database);
+        let active = relations::active_named(&mapping.name);
+        if active.is_none() {
+            no_table(&mapping.name, problem);
+        }
+        active.map(|mapping| mapping_table(&mapping, server))
+    })
+    .collect()
+}
+
+fn no_table(mapping: &str, problem: String) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("no table is made for mapping \"{mapping}\", which is not active"),
+        "pg_redis_cache",
+    )
+    .set_detail(if gucs::ENABLED.get() {
+        problem
+    } else {
+        "pg_redis_cache.enabled is off.".to_string()
+    })
+    .report(PgLogLevel::WARNING);
 }
 
 fn mapping_table(mapping: &ActiveMapping, server: &str) -> String {
     let mut named = HashSet::new();
-    let columns = mapping.key.iter().chain(&mapping.value);
-    let columns: Vec<String> = columns
-        .filter(|column| named.insert(column.name.clone()))
-        .map(|column| format!("{} {}", quote_name(&column.name), type_name(column)))
+    let table = relations::table_of(&mapping.definition);
+    let keys = mapping.key.iter().map(|column| (column, " NOT NULL"));
+    let values = mapping.value.iter().map(|column| (column, ""));
+    let columns: Vec<String> = keys
+        .chain(values)
+        .filter(|(column, _)| named.insert(&column.name))
+        .map(|(column, not_null)| {
+            let (name, type_name) = (quote_name(&column.name), type_name(column));
+            format!("{name} {type_name}{}{not_null}", collation(column, table))
+        })
         .collect();
     let name = &mapping.definition.name;
     format!(
@@ -107,6 +147,21 @@ fn type_name(column: &MappedColumn) -> String {
     unsafe {
         let name = pg_sys::format_type_extended(column.type_id, column.type_modifier, how as u16);
         text(nodes::bytes(name))
+    }
+}
+
+/// The clause for a column's collation, unless it is that of its type.
+fn collation(column: &MappedColumn, table: pg_sys::Oid) -> String {
+    let Some(attribute) = attribute_named(table, &column.name) else {
+        return String::new();
+    };
+    // SAFETY: catalog look-ups; the name is in the current memory context.
+    unsafe {
+        if attribute.collation == pg_sys::get_typcollation(column.type_id) {
+            return String::new();
+        }
+        let name = pg_sys::generate_collation_name(attribute.collation);
+        format!(" COLLATE {}", text(nodes::bytes(name)))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, ffi::c_int};
 
 use pg_redis_cache_core::fdw::{
-    Commands, Element, Kind, Reply, Role,
+    Commands, Element, Kind, Reply, Role, options,
     step::Key,
     writing::{self, APPENDED, Changes, Lifetime, Name, Put},
 };
@@ -16,7 +16,7 @@ use pgrx::{
 };
 
 use super::{
-    cache,
+    cache, catalog,
     connection::Line,
     error,
     identity::Identity,
@@ -25,10 +25,7 @@ use super::{
     table::Table,
     when::{When, updated, when},
 };
-use crate::{
-    compat,
-    sql::{self, queue, raise},
-};
+use crate::{compat, sql::raise};
 
 /// How many bytes of new rows are gathered before they are written.
 const BATCH_BYTES: usize = 1 << 20;
@@ -56,10 +53,13 @@ struct Modify {
 #[pg_guard]
 pub unsafe extern "C-unwind" fn updatable(relation: pg_sys::Relation) -> c_int {
     // SAFETY: an open foreign table of ours.
-    let table = unsafe { Table::of(relation) };
-    if table.mapping.is_some() {
+    let (_, _, given) = catalog::table(unsafe { (*relation).rd_id });
+    // The mapping itself may not be active, and information_schema asks this of every table.
+    if options::mapping(&given).is_some() {
         return 1 << CmdType::CMD_DELETE;
     }
+    // SAFETY: as above.
+    let table = unsafe { Table::of(relation) };
     let update = if table.options.kind == Kind::Stream {
         0
     } else {
@@ -363,8 +363,7 @@ impl Modify {
             identity.of(plan_slot, &self.table, &self.columns)
         };
         if let Some(mapping) = &self.table.mapping {
-            queue::invalidate_key(sql::shared(), mapping.index, &key);
-            return;
+            return mapping.delete(&key, self.when == When::AtOnce);
         }
         self.changes.delete(key, name);
         self.changed();
@@ -408,6 +407,9 @@ impl Modify {
 
     /// Writes all that is left, and waits for every answer.
     fn finish(&mut self) {
+        if let Some(mapping) = &self.table.mapping {
+            mapping.delete_gathered();
+        }
         if !self.new.is_empty() {
             self.write_new();
         }

@@ -3,7 +3,8 @@
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, options::Keys, reading::Needs,
+    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, options::Keys,
+    reading::Needs,
 };
 use pgrx::{
     PgSqlErrorCode,
@@ -22,7 +23,7 @@ use super::{
     table::Table,
     values::{Bytes, Converter},
 };
-use crate::{compat, nodes, sql::raise};
+use crate::{capture::text::Pinning, compat, nodes, sql::raise};
 
 /// See the module.
 pub struct Scan {
@@ -61,6 +62,12 @@ impl Scan {
                     target: target(table.layout.role(*place)?)?,
                     comparison: *comparison,
                 };
+                // What the plan knew of the mapped table may have changed: no foreign table's plan depends on it.
+                if let (Target::Part(part), Some(mapping)) = (shape.target, &table.mapping) {
+                    let column = table.columns[*place].as_ref()?;
+                    let base = pg_sys::getBaseType(column.type_id);
+                    mapping.has_text_of(part, base, column.modifier).then_some(())?;
+                }
                 Some(Condition::new(shape, operand, table.bytes(), node))
             });
             let conditions = conditions.collect();
@@ -108,6 +115,11 @@ impl Scan {
             })
         });
         let columns: Vec<Column> = columns.collect();
+        if let Some(mapping) = &table.mapping {
+            let needed = columns.iter().filter(|column| column.role != Role::Ttl);
+            // SAFETY: as the callers promise.
+            unsafe { mapping.check_rights(relation, needed.map(|column| column.converter.name())) };
+        }
         let has_property = columns.iter().any(|column| column.role == Role::Property);
         // SAFETY: as the callers promise.
         let documents = has_property.then(|| unsafe {
@@ -159,7 +171,7 @@ impl Scan {
             if let Some(row) = self.reading.as_mut().and_then(Reading::next_row) {
                 // SCAN finds more than a template's keys.
                 let mapping = self.table.mapping.as_ref();
-                if mapping.is_some_and(|mapping| mapping.keys.parts(&row.key).is_none()) {
+                if mapping.is_some_and(|mapping| !mapping.is_own(&row.key)) {
                     continue;
                 }
                 self.rows += 1;
@@ -303,17 +315,19 @@ impl Scan {
         nulls.fill(true);
         // SAFETY: as the caller promises.
         unsafe {
-            if let Some(documents) = &mut self.documents
-                && let Element::Value(document) = &row.element
-            {
-                documents.0.read(documents.1.read(document), values, nulls);
-            }
             let mapping = self.table.mapping.as_ref();
+            if let Some((documents, converter)) = &mut self.documents
+                && let (Some(mapping), Element::Value(document)) = (mapping, &row.element)
+            {
+                mapping.telling(&row.key, None, Pinning::ALL, || {
+                    documents.read(converter.read(document), values, nulls);
+                });
+            }
             let parts = mapping.and_then(|mapping| mapping.keys.parts(&row.key));
             let parts = parts.unwrap_or_default();
             let mut same = true;
             for column in &mut self.columns {
-                if let Some(value) = column.value(row, &parts) {
+                if let Some(value) = column.value(row, &parts, mapping) {
                     values[column.place] = value;
                     nulls[column.place] = false;
                     same = same && (!column.identifies || column.is_written_so(value, row, &parts));

@@ -1,9 +1,9 @@
 //! Redis's bytes as values of a column's type, and back.
 //!
-//! A `bytea` column has the bytes as they are (but a mapping's has their text). Every other type goes through its own input and output functions; the
-//! bytes are UTF-8 then, whatever the server's encoding. Texts are written under the settings of [`Pinned`], so that
-//! they do not depend on the session.
-use std::ffi::CString;
+//! A `bytea` column has the bytes as they are (but a mapping's has their text). Every other type goes through its own
+//! input and output functions; the bytes are UTF-8 then, whatever the server's encoding. Texts are written under the
+//! settings of [`Pinned`], so that they do not depend on the session.
+use std::{ffi::CString, rc::Rc};
 
 use pgrx::{
     PgSqlErrorCode,
@@ -11,7 +11,7 @@ use pgrx::{
 };
 
 use crate::{
-    capture::text::{Pinned, ValueWriter},
+    capture::text::{Pinned, Pinning, ValueWriter},
     nodes,
     sql::raise,
 };
@@ -38,7 +38,7 @@ enum Form {
 /// A type's way in and out.
 pub struct Converter {
     /// For errors.
-    name: String,
+    name: Rc<str>,
     type_id: Oid,
     modifier: i32,
     form: Form,
@@ -71,7 +71,7 @@ impl Converter {
             _ => Form::Input,
         };
         Self {
-            name,
+            name: name.into(),
             type_id,
             modifier,
             form,
@@ -115,6 +115,16 @@ impl Converter {
                 }
             }
         }
+    }
+
+    /// The settings that the type's texts depend on.
+    pub fn pinning(&self) -> Pinning {
+        self.writer.pinning
+    }
+
+    /// The column's name.
+    pub fn name(&self) -> Rc<str> {
+        Rc::clone(&self.name)
     }
 
     /// Bytes that can be a text, or raises.

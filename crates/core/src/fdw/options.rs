@@ -92,6 +92,9 @@ const CONNECTION: &[Place] = &[Place::Wrapper, Place::Server];
 const SECRETS: &[Place] = &[Place::Wrapper, Place::Server, Place::UserMapping];
 const TABLE: &[Place] = &[Place::Wrapper, Place::Server, Place::Table];
 
+/// The options of a table over a mapping: the rest the mapping says.
+const OF_MAPPING: &[&str] = &["mapping", "batch_size"];
+
 /// What redis_fdw_rs calls its pool's settings: taken and without effect, for there is no pool.
 const POOL: &str = "pool_";
 
@@ -188,8 +191,12 @@ pub fn check(place: Place, given: &[Given]) -> Result<Vec<OptionProblem>, Option
         Place::Table => has("table_type") || has("table_key_prefix"),
         Place::Wrapper | Place::UserMapping | Place::Column => false,
     };
+    let of_mapping = place == Place::Table && has("mapping");
     let mut ignored = Vec::new();
     for (name, value) in given {
+        if of_mapping && !OF_MAPPING.contains(&name.as_str()) {
+            return Err(unknown_among(name, OF_MAPPING.to_vec()));
+        }
         if name.starts_with(POOL) && CONNECTION.contains(&place) {
             continue;
         }
@@ -224,17 +231,22 @@ fn unknown(place: Place, name: &str) -> OptionProblem {
         .filter(|known| known.places.contains(&place))
         .map(|known| known.name)
         .collect();
-    let nearest = known
-        .iter()
-        .map(|known| (distance(known, name), *known))
-        .min()
-        .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 2)
-        .map(|(_, known)| known);
+    unknown_among(name, known)
+}
+
+fn unknown_among(name: &str, known: Vec<&'static str>) -> OptionProblem {
     OptionProblem::Unknown {
         name: name.to_string(),
-        nearest,
+        nearest: nearest(name, &known),
         known,
     }
+}
+
+/// The one of the known names that another may have been meant for.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distances = known.iter().map(|known| (distance(known, name), *known));
+    let (distance, known) = distances.min()?;
+    (distance <= known.len().min(name.len()) / 2).then_some(known)
 }
 
 /// Levenshtein's distance, in bytes.

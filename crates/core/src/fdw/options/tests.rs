@@ -57,6 +57,18 @@ fn an_unknown_option_is_an_error_or_a_warning() {
 }
 
 #[test]
+fn a_table_over_a_mapping_has_no_other_meaning() {
+    let options = given(&[("mapping", "users"), ("batch_size", "100")]);
+    assert_eq!(check(Place::Table, &options), Ok(vec![]));
+    assert_eq!(mapping(&options), Some("users"));
+    let both = given(&[("mapping", "users"), ("table_type", "set")]);
+    let problem = check(Place::Table, &both).unwrap_err();
+    assert_eq!(problem.hint(), "Valid options here: mapping, batch_size.");
+    assert!(check(Place::Server, &given(&[("mapping", "users")])).is_err());
+    assert!(check(Place::Table, &given(&[("mapping", "")])).is_err());
+}
+
+#[test]
 fn values_are_checked_where_they_are_set() {
     for (place, name, value) in [
         (Place::Table, "table_type", "hasch"),
