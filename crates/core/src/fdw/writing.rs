@@ -96,7 +96,7 @@ fn write(kind: Kind, puts: Vec<Put>, present: bool, commands: &mut Commands) {
         return;
     }
     for (key, puts) in ByKey::of(puts.into_iter().map(|put| (put.key.clone(), put))).0 {
-        let lifetime = puts.last().map_or(Lifetime::Plain, |put| put.lifetime);
+        let lifetime = last(puts.iter().map(|put| put.lifetime));
         let elements: Vec<&Element> = puts.iter().map(|put| &put.element).collect();
         match kind {
             Kind::List => push(&key, &elements, commands),
@@ -227,6 +227,14 @@ fn expire(key: &[u8], lifetime: Lifetime, commands: &mut Commands) {
         Lifetime::Seconds(seconds) => commands.push(&[b"EXPIRE", key, seconds.to_string().as_bytes()]),
         Lifetime::Endless => commands.push(&[b"PERSIST", key]),
     }
+}
+
+/// What is left of a key's lifetimes, written one after the other: one that keeps it changes nothing.
+fn last(lifetimes: impl DoubleEndedIterator<Item = Lifetime>) -> Lifetime {
+    lifetimes
+        .rev()
+        .find(|lifetime| !matches!(lifetime, Lifetime::Plain | Lifetime::Kept))
+        .unwrap_or(Lifetime::Kept)
 }
 
 /// A change of a list's element: what it becomes, or that it goes.
