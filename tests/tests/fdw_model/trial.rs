@@ -62,7 +62,8 @@ impl Trial {
     pub fn run(&mut self, statements: u64) {
         for _ in 0..statements {
             match self.dice.below(20) {
-                0..=4 => self.insert(),
+                0..=3 => self.insert(),
+                4 => self.insert_select(),
                 5 => self.copy(),
                 6..=8 => self.update(),
                 9 | 10 => self.delete(),

@@ -1,6 +1,6 @@
 //! Statements that only read.
 
-use crate::condition::{Condition, operand};
+use crate::condition::{Condition, array_literal, operand};
 use crate::model::Row;
 use crate::session::{Sql, parsed};
 use crate::shape::{Cell, Role};
@@ -175,13 +175,13 @@ impl Trial {
             .iter()
             .map(|value| value.as_ref().map(|value| value.input(of)))
             .collect();
+        if self.dice.below(3) == 0 {
+            return self.correlated(place, &values, &condition);
+        }
         let left = self.dice.below(3) == 0;
         let kind = if left { "LEFT JOIN" } else { "JOIN" };
         let mut sql = Sql::new("SELECT x.c, t.* FROM unnest(");
-        sql.parameter(
-            &format!("{}[]", of.sql()),
-            Some(crate::condition::array_literal(&inputs)),
-        );
+        sql.parameter(&format!("{}[]", of.sql()), Some(array_literal(&inputs)));
         sql.text(&format!(") AS x(c) {kind} t ON t.{} = x.c AND ", role.column()));
         condition.write(&self.shape, &mut sql);
         let outcome = self.run_sql(&sql);
@@ -205,6 +205,40 @@ impl Trial {
             }
         }
         self.same(expected, found);
+    }
+
+    /// A subquery that is run again for each value.
+    fn correlated(&mut self, place: usize, values: &[Option<Cell>], condition: &Condition) {
+        let (role, of) = self.shape.columns[place];
+        let inputs: Vec<_> = values
+            .iter()
+            .map(|value| value.as_ref().map(|value| value.input(of)))
+            .collect();
+        let counted = if self.dice.below(2) == 0 {
+            "count(*)"
+        } else {
+            "count(t)"
+        };
+        let mut sql = Sql::new(&format!(
+            "SELECT (SELECT {counted} FROM t WHERE t.{} = x.c AND ",
+            role.column()
+        ));
+        condition.write(&self.shape, &mut sql);
+        sql.text(") FROM unnest(");
+        sql.parameter(&format!("{}[]", of.sql()), Some(array_literal(&inputs)));
+        sql.text(") AS x(c)");
+        let outcome = self.run_sql(&sql);
+        let rows = self.matching(condition);
+        let expected: Vec<Vec<Option<String>>> = values
+            .iter()
+            .map(|value| {
+                let equal = rows.iter().filter(|row| value.is_some() && row[place] == *value);
+                vec![Some(equal.count().to_string())]
+            })
+            .collect();
+        if outcome.rows != expected {
+            self.fail(&format!("expected {expected:?} and got {:?}", outcome.rows));
+        }
     }
 
     fn join_to_itself(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use crate::condition::Condition;
+use crate::condition::{Condition, array_literal, operand};
 use crate::model::{Model, Place, Row, STAR};
 use crate::session::{Sql, parsed};
 use crate::shape::{Cell, Kind, Role, Type};
@@ -129,6 +129,56 @@ impl Trial {
                 }
             }
             self.same(there, found);
+        }
+    }
+
+    /// INSERT of rows made of those that are there.
+    pub(super) fn insert_select(&mut self) {
+        let kind = self.shape.kind;
+        let renamed = match kind {
+            Kind::String => Role::Key,
+            _ => Role::Name,
+        };
+        let can_be = match self.shape.place(renamed) {
+            Some(place) => self.shape.columns[place].1 != Type::BigInt,
+            None => kind == Kind::List,
+        };
+        if !can_be || (kind == Kind::Stream && !self.shape.stars) {
+            return self.insert();
+        }
+        let condition = self.condition();
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (role, of) in &self.shape.columns {
+            let value = match role {
+                Role::Index | Role::Ttl => continue,
+                Role::Name if kind == Kind::Stream => continue,
+                role if *role == renamed => format!("t.{} || 'y'::{}", role.column(), of.sql()),
+                role => format!("t.{}", role.column()),
+            };
+            names.push(role.column());
+            values.push(value);
+        }
+        let (names, values) = (names.join(", "), values.join(", "));
+        let mut sql = Sql::new(&format!("INSERT INTO t ({names}) SELECT {values} FROM t WHERE "));
+        condition.write(&self.shape, &mut sql);
+        if self.has(Role::Index) {
+            // Elements asked for by index come as they were asked for.
+            sql.text(" ORDER BY t.i");
+        }
+        let outcome = self.run_sql(&sql);
+        let found = self.found(&condition);
+        self.expect_count(outcome.count, found.len() as u64);
+        for (_, mut row) in found {
+            for place in self.all() {
+                let role = self.shape.columns[place].0;
+                match (&mut row[place], role) {
+                    (cell, Role::Index | Role::Ttl) => *cell = None,
+                    (cell, Role::Name) if kind == Kind::Stream => *cell = None,
+                    (Some(Cell::Bytes(bytes)), role) if role == renamed => bytes.push(b'y'),
+                    _ => {}
+                }
+            }
+            self.model.insert(&row);
         }
     }
 
@@ -284,14 +334,38 @@ impl Trial {
             0 => Condition::True,
             _ => self.condition(),
         };
-        let found = self.found(&condition);
         let mut sql = Sql::new("DELETE FROM t");
-        if !matches!(condition, Condition::True) {
-            sql.text(" WHERE ");
-            condition.write(&self.shape, &mut sql);
-        }
+        let joined = if self.dice.below(4) == 0 {
+            self.joined_values()
+        } else {
+            None
+        };
+        let condition = match joined {
+            Some((place, values)) => {
+                self.toggle_plans();
+                let (role, of) = self.shape.columns[place];
+                let inputs: Vec<_> = values
+                    .iter()
+                    .map(|value| value.as_ref().map(|value| value.input(of)))
+                    .collect();
+                sql.text(" USING unnest(");
+                sql.parameter(&format!("{}[]", of.sql()), Some(array_literal(&inputs)));
+                sql.text(&format!(") AS x(c) WHERE t.{} = x.c AND ", role.column()));
+                condition.write(&self.shape, &mut sql);
+                let array = true;
+                Condition::And(vec![Condition::Any { place, values, array }, condition])
+            }
+            None => {
+                if !matches!(condition, Condition::True) {
+                    sql.text(" WHERE ");
+                    condition.write(&self.shape, &mut sql);
+                }
+                condition
+            }
+        };
+        let found = self.found(&condition);
         let returns = self.dice.below(2) == 0;
-        sql.text(if returns { " RETURNING *" } else { "" });
+        sql.text(if returns { " RETURNING t.*" } else { "" });
         let outcome = self.run_sql(&sql);
         self.expect_count(outcome.count, found.len() as u64);
         let (places, rows): (Vec<Place>, Vec<Row>) = found.into_iter().unzip();
@@ -300,6 +374,23 @@ impl Trial {
             let found = parsed(&self.shape, &self.all(), &outcome.rows);
             self.same(rows, found);
         }
+    }
+
+    /// A column, and values of it to join by, each once.
+    fn joined_values(&mut self) -> Option<(usize, Vec<Option<Cell>>)> {
+        let place = self.dice.below(self.shape.columns.len() as u64) as usize;
+        if self.shape.columns[place].0 == Role::Ttl {
+            return None;
+        }
+        let rows: Vec<Row> = self.model.rows().into_iter().map(|(_, row)| row).collect();
+        let mut values: Vec<Option<Cell>> = Vec::new();
+        for _ in 0..self.dice.below(30) {
+            let value = operand(&self.shape, place, &rows, &mut self.dice);
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        (!values.is_empty()).then_some((place, values))
     }
 
     pub(super) fn truncate(&mut self) {
