@@ -525,5 +525,15 @@ fn what_redis_refuses_is_an_error_that_says_so() {
             "{statement}: {error:?}"
         );
     }
+    // Not even its time to live.
+    client
+        .batch_execute(
+            "CREATE FOREIGN TABLE ht (field text, value text, ttl int) SERVER r \
+                 OPTIONS (table_type 'hash', table_key_prefix 'h')",
+        )
+        .unwrap();
+    let error = refused(&mut client, "INSERT INTO ht VALUES ('a', 'b', 1000)");
+    assert_eq!(*error.code(), SqlState::WRONG_OBJECT_TYPE, "{error:?}");
     assert_eq!(world.redis.cli(&["GET", "h"]), "\"no hash\"");
+    assert_eq!(world.redis.cli(&["TTL", "h"]), "(integer) -1");
 }

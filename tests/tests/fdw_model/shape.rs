@@ -154,6 +154,8 @@ pub struct Shape {
     pub ttl: Option<i64>,
     /// Whether a stream's ids are made by Redis.
     pub stars: bool,
+    /// The table's option `transactional`.
+    pub transactional: bool,
 }
 
 const TEXTS: &[&str] = &[
@@ -248,6 +250,7 @@ impl Shape {
             columns,
             ttl: (dice.below(4) == 0).then_some(2 * TTL_STEP),
             stars: dice.below(3) == 0,
+            transactional: dice.below(3) == 0,
         }
     }
 
@@ -312,9 +315,14 @@ impl Shape {
             .map(|(role, of)| format!("{} {}", role.column(), of.sql()))
             .collect();
         let ttl = self.ttl.map(|ttl| format!(", ttl '{ttl}'")).unwrap_or_default();
+        let transactional = if self.transactional {
+            ", transactional 'on'"
+        } else {
+            ""
+        };
         format!(
             "CREATE FOREIGN TABLE t ({}) SERVER redis_server \
-                 OPTIONS (table_type '{}', table_key_prefix '{}', batch_size '100'{ttl})",
+                 OPTIONS (table_type '{}', table_key_prefix '{}', batch_size '100'{ttl}{transactional})",
             columns.join(", "),
             self.kind.name(),
             self.pattern()

@@ -1,6 +1,7 @@
 //! One run: a table, its model, and random statements on both.
 
 mod read;
+mod transaction;
 mod write;
 
 use pg_redis_cache_tests::{Dice, World};
@@ -74,6 +75,7 @@ impl Trial {
                 15 => self.ordered(),
                 16 => self.aggregate(),
                 17 => self.by_cursor(),
+                18 if self.shape.transactional => self.transaction(),
                 _ => self.select(),
             }
             self.check();
