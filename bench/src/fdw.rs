@@ -45,7 +45,7 @@ pub fn measure(effort: Effort) -> Section {
     world.execute(&format!(
         "CREATE SERVER bench FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port '127.0.0.1:{port}'); {TABLES} \
          INSERT INTO ids SELECT i, i * {step} FROM generate_series(1, 100000) i; ANALYZE ids; \
-         INSERT INTO large SELECT i, 'value ' || i FROM generate_series(1, {large}) i",
+         INSERT INTO large SELECT i, 'value ' || i FROM generate_series(1, {large}) i; ANALYZE large",
         step = large / 100_000,
     ));
     let mut run = Run {
