@@ -16,6 +16,8 @@ use crate::stats::percentile;
 const FIELDS: usize = 100_000;
 /// How many commands a bare client has on their way, and how many fields it asks for at a time.
 const AT_ONCE: usize = 1_000;
+/// COUNT of HSCAN: the default of a table's batch_size.
+const WINDOW: &[u8] = b"5000";
 /// How many rows UPDATE and DELETE change.
 const CHANGED: usize = 10_000;
 
@@ -216,7 +218,11 @@ impl Run {
                 hgetall,
             );
         }
-        let matching = |run: &mut Run| seconds(|| run.matching(b"555*"));
+        let hscan = |run: &mut Run| seconds(|| run.hscan("large", b"*"));
+        let sql = "SELECT sum(length(value)) FROM large";
+        let name = format!("scan of {} rows again", self.large);
+        self.compare(section, &name, sql, "bare HSCAN", None, hscan);
+        let matching = |run: &mut Run| seconds(|| run.hscan("small", b"555*"));
         let sql = "SELECT sum(length(value)) FROM small WHERE field LIKE '555%'";
         self.compare(
             section,
@@ -229,18 +235,17 @@ impl Run {
     }
 
     /// HSCAN to its end.
-    fn matching(&mut self, pattern: &[u8]) {
+    fn hscan(&mut self, key: &str, pattern: &[u8]) {
         let mut cursor = b"0".to_vec();
         loop {
-            let count = AT_ONCE.to_string();
             let words = [
                 &b"HSCAN"[..],
-                b"small",
+                key.as_bytes(),
                 &cursor,
                 b"MATCH",
                 pattern,
                 b"COUNT",
-                count.as_bytes(),
+                WINDOW,
             ];
             cursor = self.bare.command(&words).swap_remove(0);
             if cursor == b"0" {
