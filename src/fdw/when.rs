@@ -74,6 +74,8 @@ pub unsafe fn when(
         |place: &usize| matches!(table.layout.role(*place), Some(Role::Value | Role::Ttl) | None);
     let at_the_end = match operation {
         CmdType::CMD_INSERT => reads,
+        // Its plan may scan the table again and again, and what the transaction has changed cannot be read.
+        _ if table.options.transactional => true,
         CmdType::CMD_DELETE => matches!(table.options.kind, Kind::List | Kind::Zset),
         _ => table.options.kind == Kind::List || !updated.iter().all(keeps_place),
     };

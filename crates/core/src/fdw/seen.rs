@@ -8,7 +8,7 @@
 //! one bucket for anything to come twice.
 use std::{
     collections::HashSet,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
 };
 
 /// How many elements a generation remembers: 16 bytes each, two generations at most.
@@ -18,8 +18,28 @@ const GENERATION: usize = 128 * 1024;
 #[derive(Debug, Default)]
 pub struct Seen {
     hashers: (RandomState, RandomState),
-    young: HashSet<u128>,
-    old: HashSet<u128>,
+    young: HashSet<u128, BuildHasherDefault<AsItIs>>,
+    old: HashSet<u128, BuildHasherDefault<AsItIs>>,
+}
+
+/// What is a hash already needs no other.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
 }
 
 impl Seen {

@@ -270,9 +270,9 @@ fn items(
 ) -> Result<Window, Unexpected> {
     let full = parts.len() == count;
     let mut elements = Vec::with_capacity(parts.len());
-    for (index, part) in (from..).zip(parts) {
+    for (place, part) in parts.into_iter().enumerate() {
         elements.push(Element::Item {
-            index,
+            index: from.saturating_add(place as i64),
             element: bulk(part)?,
         });
     }

@@ -105,9 +105,13 @@ fn write(kind: Kind, puts: Vec<Put>, present: bool, commands: &mut Commands) {
         return;
     }
     for (key, puts) in ByKey::of(puts.into_iter().map(|put| (put.key.clone(), put))).0 {
-        let lifetime = puts.last().map_or(Lifetime::Plain, |put| put.lifetime);
+        let lifetime = last(puts.iter().map(|put| put.lifetime));
         let elements: Vec<&Element> = puts.iter().map(|put| &put.element).collect();
         match kind {
+            Kind::List if has_index(&elements) => {
+                put_items(&key, &elements, lifetime, commands);
+                continue;
+            }
             Kind::List => push(&key, &elements, commands),
             Kind::Stream => elements
                 .iter()
@@ -116,7 +120,7 @@ fn write(kind: Kind, puts: Vec<Put>, present: bool, commands: &mut Commands) {
                 .chunks(ELEMENTS_AT_ONCE)
                 .for_each(|elements| add(kind, &key, elements, present, commands)),
         }
-        expire(&key, lifetime, commands);
+        expire(kind, &key, lifetime, commands);
     }
 }
 
@@ -170,10 +174,11 @@ fn add(kind: Kind, key: &[u8], elements: &[&Element], present: bool, commands: &
     }
 }
 
-/// Sets elements by index and appends the others. An index behind the list's end is refused, and then nothing written.
+/// Sets elements by index and appends the others. An index behind the list's end is refused, and then nothing written,
+/// neither the time to live.
 const PUT_ITEMS: &[u8] = b"\
 local length = redis.call('LLEN', KEYS[1])
-for i = 1, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
     local index = tonumber(ARGV[i])
     if index > length then
         return redis.error_reply('INDEX ' .. ARGV[i] .. ' ' .. length)
@@ -181,7 +186,7 @@ for i = 1, #ARGV, 2 do
     if index < 0 or index == length then length = length + 1 end
 end
 length = redis.call('LLEN', KEYS[1])
-for i = 1, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
     local index = tonumber(ARGV[i])
     if index < 0 or index == length then
         length = redis.call('RPUSH', KEYS[1], ARGV[i + 1])
@@ -189,28 +194,41 @@ for i = 1, #ARGV, 2 do
         redis.call('LSET', KEYS[1], index, ARGV[i + 1])
     end
 end
+if ARGV[1] == '-1' then
+    redis.call('PERSIST', KEYS[1])
+elseif ARGV[1] ~= '' then
+    redis.call('EXPIRE', KEYS[1], ARGV[1])
+end
 return length";
 
+fn items<'e>(elements: &'e [&Element]) -> impl ExactSizeIterator<Item = (i64, &'e [u8])> + Clone {
+    elements.iter().map(|element| match element {
+        Element::Item { index, element } => (*index, element.as_slice()),
+        // Elements of a list are items.
+        _ => (APPENDED, &b""[..]),
+    })
+}
+
+fn has_index(elements: &[&Element]) -> bool {
+    items(elements).any(|(index, _)| index != APPENDED)
+}
+
 fn push(key: &[u8], elements: &[&Element], commands: &mut Commands) {
-    let items = elements.iter().filter_map(|element| match element {
-        Element::Item { index, element } => Some((*index, element)),
-        _ => None,
-    });
-    let items: Vec<(i64, &Vec<u8>)> = items.collect();
-    if items.iter().all(|(index, _)| *index == APPENDED) {
-        for items in items.chunks(ELEMENTS_AT_ONCE) {
-            commands.begin(2 + items.len());
-            commands.word(b"RPUSH");
-            commands.word(key);
-            items.iter().for_each(|(_, element)| commands.word(element));
-        }
-        return;
+    for elements in elements.chunks(ELEMENTS_AT_ONCE) {
+        commands.begin(2 + elements.len());
+        commands.word(b"RPUSH");
+        commands.word(key);
+        items(elements).for_each(|(_, element)| commands.word(element));
     }
-    commands.begin(4 + 2 * items.len());
-    [&b"EVAL"[..], PUT_ITEMS, b"1", key]
+}
+
+fn put_items(key: &[u8], elements: &[&Element], lifetime: Lifetime, commands: &mut Commands) {
+    commands.begin(5 + 2 * elements.len());
+    let lifetime = seconds(lifetime).unwrap_or_default();
+    [&b"EVAL"[..], PUT_ITEMS, b"1", key, lifetime.as_bytes()]
         .iter()
         .for_each(|word| commands.word(word));
-    for (index, element) in items {
+    for (index, element) in items(elements) {
         commands.word(index.to_string().as_bytes());
         commands.word(element);
     }
@@ -230,12 +248,41 @@ fn add_entry(key: &[u8], element: &Element, commands: &mut Commands) {
     }
 }
 
-fn expire(key: &[u8], lifetime: Lifetime, commands: &mut Commands) {
-    match lifetime {
-        Lifetime::Plain | Lifetime::Kept => {}
-        Lifetime::Seconds(seconds) => commands.push(&[b"EXPIRE", key, seconds.to_string().as_bytes()]),
-        Lifetime::Endless => commands.push(&[b"PERSIST", key]),
+/// Gives a key a time to live, or takes it away with -1. Not if the key holds another type: the write before was
+/// refused then, and the key is nobody's of the table.
+const EXPIRE: &[u8] = b"\
+if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then return 0 end
+if ARGV[2] == '-1' then return redis.call('PERSIST', KEYS[1]) end
+return redis.call('EXPIRE', KEYS[1], ARGV[2])";
+
+fn expire(kind: Kind, key: &[u8], lifetime: Lifetime, commands: &mut Commands) {
+    if let Some(seconds) = seconds(lifetime) {
+        commands.push(&[
+            b"EVAL",
+            EXPIRE,
+            b"1",
+            key,
+            kind.name().as_bytes(),
+            seconds.as_bytes(),
+        ]);
     }
+}
+
+/// What the scripts are told of a lifetime; none if it stays as it is.
+fn seconds(lifetime: Lifetime) -> Option<String> {
+    match lifetime {
+        Lifetime::Plain | Lifetime::Kept => None,
+        Lifetime::Seconds(seconds) => Some(seconds.to_string()),
+        Lifetime::Endless => Some("-1".to_string()),
+    }
+}
+
+/// What is left of a key's lifetimes, written one after the other: one that keeps it changes nothing.
+fn last(lifetimes: impl DoubleEndedIterator<Item = Lifetime>) -> Lifetime {
+    lifetimes
+        .rev()
+        .find(|lifetime| !matches!(lifetime, Lifetime::Plain | Lifetime::Kept))
+        .unwrap_or(Lifetime::Kept)
 }
 
 /// A change of a list's element: what it becomes, or that it goes.
@@ -330,11 +377,7 @@ impl Changes {
             change_items(&key, &changes, commands);
         }
         for (key, lifetimes) in ByKey::of(std::mem::take(&mut self.lifetimes).into_iter()).0 {
-            expire(
-                &key,
-                lifetimes.last().copied().unwrap_or(Lifetime::Plain),
-                commands,
-            );
+            expire(self.kind, &key, last(lifetimes.into_iter()), commands);
         }
     }
 

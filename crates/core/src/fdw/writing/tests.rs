@@ -46,6 +46,11 @@ fn taken(mut changes: Changes) -> Vec<String> {
     lines(&commands)
 }
 
+/// The command for a key, its type and its time to live.
+fn expiring(arguments: &str) -> String {
+    format!("EVAL {} 1 {arguments}", String::from_utf8_lossy(EXPIRE))
+}
+
 #[test]
 fn rows_of_one_key_share_a_command() {
     let mut last = put("a", pair("g", "2"));
@@ -53,7 +58,7 @@ fn rows_of_one_key_share_a_command() {
     let puts = vec![put("a", pair("f", "1")), put("b", pair("f", "3")), last];
     assert_eq!(
         inserted(Kind::Hash, puts),
-        ["HSET a f 1 g 2", "EXPIRE a 60", "HSET b f 3"]
+        ["HSET a f 1 g 2", &expiring("a hash 60"), "HSET b f 3"]
     );
     let many = (0..1500).map(|n| put("s", Element::Member(n.to_string().into())));
     assert_eq!(inserted(Kind::Set, many.collect()).len(), 2);
@@ -86,7 +91,7 @@ fn items_without_an_index_are_pushed_and_others_set() {
     let pushed = inserted(Kind::List, vec![item(APPENDED, "a"), item(APPENDED, "b")]);
     assert_eq!(pushed, ["RPUSH l a b"]);
     let set = inserted(Kind::List, vec![item(0, "a"), item(APPENDED, "b")]);
-    assert!(set[0].starts_with("EVAL local length") && set[0].ends_with(" 1 l 0 a -1 b"));
+    assert!(set[0].starts_with("EVAL local length") && set[0].ends_with(" 1 l  0 a -1 b"));
 }
 
 #[test]
@@ -144,7 +149,7 @@ fn deletes_are_by_key_and_name() {
     assert_eq!(taken(changes), ["UNLINK a b"]);
     let mut changes = Changes::new(Kind::Hash);
     changes.expire(b"h"[..].into(), Lifetime::Endless);
-    assert_eq!(taken(changes), ["PERSIST h"]);
+    assert_eq!(taken(changes), [expiring("h hash -1")]);
 }
 
 #[test]
