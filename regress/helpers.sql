@@ -51,3 +51,11 @@ BEGIN
         FROM acc a FULL JOIN (SELECT substr(key, 5)::int AS id FROM redis('--raw', 'KEYS', 'acc:*') key
             WHERE key <> '') k ON k.id = a.id ORDER BY 1;
 END $$;
+
+-- A wrapper and a server as users of redis_fdw_rs write them, to the topic's own Redis.
+CREATE FUNCTION make_redis_server() RETURNS void LANGUAGE plpgsql SET search_path = public, redis_cache AS $$
+BEGIN
+    CREATE FOREIGN DATA WRAPPER redis_wrapper HANDLER redis_fdw_handler VALIDATOR redis_fdw_validator;
+    EXECUTE format('CREATE SERVER redis_server FOREIGN DATA WRAPPER redis_wrapper OPTIONS (host_port %L)',
+        '127.0.0.1:' || current_setting('test.redis_port'));
+END $$;

@@ -345,3 +345,170 @@ pub unsafe fn counted_changes() -> Vec<(pg_sys::Oid, Counted)> {
     }
     all
 }
+
+/// optimizer/util/pathnode.c, `create_foreignscan_path`, for a base relation. 18 asks also how many of
+/// the path's nodes are disabled, and for its join conditions.
+///
+/// # Safety
+/// `root` and `relation` must be the planner's for one relation.
+#[allow(clippy::too_many_arguments)] // the server's signature
+pub unsafe fn foreign_path(
+    root: *mut pg_sys::PlannerInfo,
+    relation: *mut pg_sys::RelOptInfo,
+    rows: f64,
+    startup_cost: f64,
+    total_cost: f64,
+    pathkeys: *mut pg_sys::List,
+    required_outer: pg_sys::Relids,
+    private: *mut pg_sys::List,
+) -> *mut pg_sys::ForeignPath {
+    let none = std::ptr::null_mut();
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::create_foreignscan_path(
+            root,
+            relation,
+            none,
+            rows,
+            startup_cost,
+            total_cost,
+            pathkeys,
+            required_outer,
+            none.cast(),
+            private,
+        )
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::create_foreignscan_path(
+            root,
+            relation,
+            none,
+            rows,
+            0,
+            startup_cost,
+            total_cost,
+            pathkeys,
+            required_outer,
+            none.cast(),
+            none.cast(),
+            private,
+        )
+    }
+}
+
+/// The user as whom a foreign scan is carried out: the view's owner, or the current user.
+///
+/// # Safety
+/// `node` must be a foreign scan of one relation, or of what is counted of it, that is being started.
+pub unsafe fn scan_user(node: *const pg_sys::ForeignScanState) -> pg_sys::Oid {
+    // SAFETY: as the caller promises.
+    let user = unsafe {
+        let scan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+        #[cfg(feature = "pg15")]
+        {
+            let table = (*(*node).ss.ps.state).es_range_table;
+            let index = pg_sys::bms_next_member((*scan).fs_relids, -1);
+            let entry = pg_sys::list_nth(table, index - 1);
+            (*entry.cast::<pg_sys::RangeTblEntry>()).checkAsUser
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            (*scan).checkAsUser
+        }
+    };
+    or_current_user(user)
+}
+
+/// The user as whom a foreign table is changed.
+///
+/// # Safety
+/// `relation` must be a result relation of a statement that is being started.
+pub unsafe fn modify_user(relation: *mut pg_sys::ResultRelInfo, state: *mut pg_sys::EState) -> pg_sys::Oid {
+    #[cfg(feature = "pg15")]
+    // SAFETY: as the caller promises; a partition that tuple routing reached has the number of its parent's entry.
+    let user = unsafe {
+        let root = (*relation).ri_RootResultRelInfo;
+        let of = if (*relation).ri_RangeTableIndex == 0 && !root.is_null() {
+            root
+        } else {
+            relation
+        };
+        match (*of).ri_RangeTableIndex {
+            0 => pg_sys::InvalidOid,
+            index => {
+                let entry = pg_sys::list_nth((*state).es_range_table, index as c_int - 1);
+                (*entry.cast::<pg_sys::RangeTblEntry>()).checkAsUser
+            }
+        }
+    };
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as the caller promises.
+    let user = unsafe { pg_sys::ExecGetResultRelCheckAsUser(relation, state) };
+    or_current_user(user)
+}
+
+fn or_current_user(user: pg_sys::Oid) -> pg_sys::Oid {
+    if user == pg_sys::InvalidOid {
+        // SAFETY: reads a variable.
+        unsafe { pg_sys::GetUserId() }
+    } else {
+        user
+    }
+}
+
+/// optimizer/util/pathnode.c, `create_foreign_upper_path`, for one row.
+///
+/// # Safety
+/// `root` and `relation` must be the planner's for one upper relation, `target` what it has to return.
+pub unsafe fn foreign_upper_path(
+    root: *mut pg_sys::PlannerInfo,
+    relation: *mut pg_sys::RelOptInfo,
+    target: *mut pg_sys::PathTarget,
+    cost: f64,
+    private: *mut pg_sys::List,
+) -> *mut pg_sys::ForeignPath {
+    let none: *mut pg_sys::List = std::ptr::null_mut();
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        pg_sys::create_foreign_upper_path(
+            root,
+            relation,
+            target,
+            1.0,
+            cost,
+            cost,
+            none,
+            none.cast(),
+            private,
+        )
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises.
+    unsafe {
+        let path = none.cast();
+        pg_sys::create_foreign_upper_path(
+            root, relation, target, 1.0, 0, cost, cost, none, path, none, private,
+        )
+    }
+}
+
+/// Whether a path key is ascending (nodes/pathnodes.h).
+///
+/// # Safety
+/// `key` must be the planner's.
+pub unsafe fn is_ascending(key: *const pg_sys::PathKey) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*key).pk_strategy as u32 == pg_sys::BTLessStrategyNumber
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*key).pk_cmptype == pg_sys::CompareType::COMPARE_LT
+    }
+}

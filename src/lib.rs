@@ -5,6 +5,7 @@
 //! off and has them written. `docs/ARCHITECTURE.md` tells the protocol and why each step is needed.
 mod capture;
 mod compat;
+mod fdw;
 mod gucs;
 mod hooks;
 mod nodes;

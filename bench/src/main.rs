@@ -10,8 +10,10 @@
 //!
 //! What it does not: assert. A figure that misses its aim is shown as such, and the run succeeds.
 
+mod bare;
 mod bulk;
 mod engine;
+mod fdw;
 mod feed;
 mod lag;
 mod load;
@@ -104,6 +106,11 @@ const PARTS: &[Part] = &[
         name: "structures",
         usual: true,
         measure: structures::measure,
+    },
+    Part {
+        name: "fdw",
+        usual: true,
+        measure: fdw::measure,
     },
     Part {
         name: "soak",

@@ -51,6 +51,14 @@ pub struct Pinning {
     pub monetary: bool,
 }
 
+impl Pinning {
+    /// All of them.
+    pub const ALL: Self = Self {
+        variables: true,
+        monetary: true,
+    };
+}
+
 /// Restores the session's settings when it goes.
 pub struct Pinned {
     saved: Option<Saved>,

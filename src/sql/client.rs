@@ -1,11 +1,14 @@
 //! A connection to Redis for one call of a backend.
 //!
 //! No runtime and no thread in a backend: the socket is non-blocking and waited on with WaitLatchOrSocket, so
-//! that a cancel works while waiting. `connect_timeout` and `command_timeout` hold as in the worker.
+//! that a cancel works while waiting (not while a host's name is looked up). `connect_timeout` and `command_timeout` hold as in the worker.
 use std::{
     io::{self, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    os::{
+        fd::{AsRawFd, FromRawFd, RawFd},
+        unix::net::UnixStream,
+    },
     time::{Duration, Instant},
 };
 
@@ -20,36 +23,63 @@ use redis::{Parser, ServerError, Value};
 use super::raise;
 use crate::{gucs, worker};
 
-trait Stream: Read + Write + AsRawFd {}
+pub trait Stream: Read + Write + AsRawFd {}
 impl<T: Read + Write + AsRawFd> Stream for T {}
 
-/// A non-blocking stream that waits where it would block.
-struct Patient {
-    stream: Box<dyn Stream>,
-    deadline: Instant,
+/// A non-blocking stream that waits where it would block, until its deadline.
+pub struct Patient {
+    pub stream: Box<dyn Stream>,
+    pub deadline: Instant,
 }
 
 impl Patient {
     fn wait(&self, event: u32) -> io::Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let events = event | pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-        // SAFETY: this process's latch and an open socket.
-        unsafe {
-            pg_sys::WaitLatchOrSocket(
-                pg_sys::MyLatch,
-                events as i32,
-                self.stream.as_raw_fd(),
-                left.as_millis().max(1) as i64,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
-        pgrx::check_for_interrupts!();
-        Ok(())
+        wait(self.stream.as_raw_fd(), event, self.deadline).map(drop)
     }
+}
+
+/// Whether a socket can be read or written within a millisecond, as it mostly can: asked by one system call, where
+/// WaitLatchOrSocket makes six. A cancel waits for so long.
+fn comes_shortly(socket: RawFd, event: u32) -> bool {
+    let mut asked = libc::pollfd {
+        fd: socket,
+        events: if event == pg_sys::WL_SOCKET_READABLE {
+            libc::POLLIN
+        } else {
+            libc::POLLOUT
+        },
+        revents: 0,
+    };
+    // SAFETY: one descriptor, which is open. A signal ends the call early.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 1) };
+    ready == 1
+}
+
+/// Waits until a socket can be read or written, something else wakes the process, or it takes too long; raises if the
+/// statement is cancelled. Returns what of `event` has come.
+fn wait(socket: RawFd, event: u32, deadline: Instant) -> io::Result<u32> {
+    if comes_shortly(socket, event) {
+        return Ok(event);
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let events = event | pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: this process's latch and an open socket.
+    let came = unsafe {
+        let came = pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            events as i32,
+            socket,
+            left.as_millis().max(1) as i64,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        came
+    };
+    pgrx::check_for_interrupts!();
+    Ok(came as u32 & event)
 }
 
 impl Read for Patient {
@@ -254,15 +284,15 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+/// A non-blocking stream to the server.
+pub fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
     match address.place() {
         Place::Tcp { host, port } => {
             let mut last = io::Error::from(io::ErrorKind::NotFound);
             for candidate in (host, port).to_socket_addrs()? {
-                match TcpStream::connect_timeout(&candidate, timeout) {
+                match connect_tcp(candidate, Instant::now() + timeout) {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;
-                        stream.set_nonblocking(true)?;
                         return Ok(Box::new(stream));
                     }
                     Err(error) => last = error,
@@ -275,6 +305,80 @@ fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> 
             stream.set_nonblocking(true)?;
             Ok(Box::new(stream))
         }
+    }
+}
+
+/// A connected, non-blocking socket. The standard library's own connect_timeout cannot be cancelled.
+fn connect_tcp(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: a plain system call.
+    let socket = unsafe { libc::socket(family, kind, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new socket of our own, which the stream closes also when the wait below is cancelled.
+    let stream = unsafe { TcpStream::from_raw_fd(socket) };
+    match start_connecting(socket, address) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+        Ok(()) => return Ok(stream),
+    }
+    while wait(socket, pg_sys::WL_SOCKET_WRITEABLE, deadline)? == 0 {}
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
+}
+
+fn start_connecting(socket: RawFd, address: SocketAddr) -> io::Result<()> {
+    let outcome = match address {
+        SocketAddr::V4(address) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(address.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the name is as long as is said.
+            unsafe {
+                libc::connect(
+                    socket,
+                    (&raw const name).cast(),
+                    size_of_val(&name) as libc::socklen_t,
+                )
+            }
+        }
+        SocketAddr::V6(address) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: address.ip().octets(),
+                },
+                sin6_scope_id: address.scope_id(),
+            };
+            // SAFETY: the name is as long as is said.
+            unsafe {
+                libc::connect(
+                    socket,
+                    (&raw const name).cast(),
+                    size_of_val(&name) as libc::socklen_t,
+                )
+            }
+        }
+    };
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

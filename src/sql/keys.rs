@@ -2,7 +2,7 @@
 use std::rc::Rc;
 
 use pg_redis_cache_core::{
-    config::Format,
+    config::{Format, Mapping},
     encode::{self, difference::printable},
 };
 use pgrx::{JsonB, PgSqlErrorCode, VariadicArray, prelude::*};
@@ -52,20 +52,25 @@ pub fn find(shared: Shared, name: &str) -> Found {
             "Connect to that database.",
         );
     }
-    let place = shared.mapping_of(mapping.fingerprint(&default_database));
+    // Before the backend's own list, so that a mapping that becomes active meanwhile is told of as it was.
+    let problem = problem(shared, mapping, &default_database);
     if let Some(mapping) = relations::active_named(name) {
         return Found { mapping };
     }
-    let problem = match place {
-        Some(place) if shared.state(place) == MappingState::Error => shared.problem(place),
-        _ => "It has not been looked at yet.".to_string(),
-    };
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("mapping \"{name}\" is not active"),
         problem,
         "See redis_cache.mappings.",
     )
+}
+
+/// Why a mapping of this database that is not active is not.
+pub fn problem(shared: Shared, mapping: &Mapping, default_database: &str) -> String {
+    match shared.mapping_of(mapping.fingerprint(default_database)) {
+        Some(place) if shared.state(place) == MappingState::Error => shared.problem(place),
+        _ => "It has not been looked at yet.".to_string(),
+    }
 }
 
 /// The key for values given as text, each cast by its column's input function and encoded again.

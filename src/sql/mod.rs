@@ -1,10 +1,10 @@
 //! The functions and views of schema `redis_cache`.
 mod attach;
-mod client;
-mod keys;
+pub mod client;
+pub mod keys;
 mod predicate;
 mod progress;
-mod queue;
+pub mod queue;
 mod rows;
 mod verify;
 mod views;
@@ -36,7 +36,7 @@ pub fn raise(
 }
 
 /// The shared memory, or an ERROR if the library was not preloaded.
-fn shared() -> Shared {
+pub fn shared() -> Shared {
     Shared::get().unwrap_or_else(|| {
         raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -57,4 +57,15 @@ fn given(mapping: Option<&str>) -> &str {
             "The view redis_cache.mappings lists the mappings.",
         )
     })
+}
+
+/// Whether an error is of the classes 22 (data exception) or 23 (a domain's constraint), or what a function of a
+/// domain's constraint raises by itself (P0).
+pub fn is_about_values(code: PgSqlErrorCode) -> bool {
+    /// utils/elog.h, MAKE_SQLSTATE: six bits for each of the code's characters, the first one lowest.
+    const fn class(first: u8, second: u8) -> i32 {
+        (first - b'0') as i32 & 0x3f | ((second - b'0') as i32 & 0x3f) << 6
+    }
+    let of = code as i32 & 0xfff;
+    of == class(b'2', b'2') || of == class(b'2', b'3') || of == class(b'P', b'0')
 }

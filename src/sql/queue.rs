@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use pg_redis_cache_core::{
     coherence::MappingSet,
+    encode::key::key_hash,
     ring::batch::{self, Invalidate},
 };
 use pgrx::{PgSqlErrorCode, VariadicArray, prelude::*};
@@ -38,7 +39,50 @@ fn invalidate(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> 
 fn invalidate_all(mapping: &str) -> i64 {
     let shared = shared();
     let found = keys::find(shared, mapping);
-    ask(shared, found.mapping.index, 0, b"", NO_INVALIDATION)
+    invalidate_mapping(shared, found.mapping.index)
+}
+
+/// The same for a mapping by its number.
+pub fn invalidate_mapping(shared: Shared, mapping: u16) -> i64 {
+    ask(shared, mapping, 0, b"", NO_INVALIDATION)
+}
+
+/// Deletes keys of a mapping by its number, and returns when they are gone; see [`invalidate`]. None may be empty.
+pub fn invalidate_keys(shared: Shared, mapping: u16, keys: &[Vec<u8>]) {
+    let mut entry = Vec::new();
+    for key in keys {
+        entry.clear();
+        Invalidate {
+            mapping,
+            hash: key_hash(key),
+            key,
+            reply: batch::NOBODY,
+            ticket: 0,
+        }
+        .encode(&mut entry);
+        if !append(shared, &entry) {
+            // What has been appended makes room.
+            settled(shared, mapping);
+            append_or_raise(shared, &entry);
+        }
+    }
+    settled(shared, mapping);
+}
+
+/// Waits until all that is in the queue is in Redis, and what was lost of it on the way is purged.
+fn settled(shared: Shared, mapping: u16) {
+    let started = std::time::Instant::now();
+    let waited = waiting::wait_for(shared, shared.ring().head(), PATIENCE);
+    let mut mappings = MappingSet::EMPTY;
+    mappings.insert(mapping);
+    let left = PATIENCE.saturating_sub(started.elapsed());
+    let due = shared.gates().purge_due(mapping).is_some();
+    if waited != Waited::Done || due && waiting::wait_for_purges(shared, &mappings, left) != Waited::Done {
+        no_answer(
+            &format!("There was none within {} seconds.", PATIENCE.as_secs()),
+            NO_INVALIDATION,
+        );
+    }
 }
 
 /// A round trip from the worker to Redis.
@@ -107,12 +151,7 @@ fn ask(shared: Shared, mapping: u16, hash: u64, key: &[u8], hint: &str) -> i64 {
     .encode(&mut entry);
     if !append(shared, &entry) {
         shared.replies().release(backend, ticket);
-        raise(
-            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            "the queue to Redis is full",
-            "",
-            "See redis_cache.status for what holds it up, or raise pg_redis_cache.queue_size.",
-        );
+        queue_full();
     }
     let answered = |shared: Shared| shared.replies().poll(backend, ticket).is_some();
     waiting::wait_until(shared, PATIENCE, answered, None);
@@ -140,6 +179,21 @@ fn append(shared: Shared, entry: &[u8]) -> bool {
     reservation.publish();
     shared.wake_worker(false);
     true
+}
+
+fn append_or_raise(shared: Shared, entry: &[u8]) {
+    if !append(shared, entry) {
+        queue_full();
+    }
+}
+
+fn queue_full() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        "the queue to Redis is full",
+        "",
+        "See redis_cache.status for what holds it up, or raise pg_redis_cache.queue_size.",
+    )
 }
 
 fn no_answer(detail: &str, hint: &str) -> ! {

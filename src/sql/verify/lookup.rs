@@ -7,7 +7,7 @@ use pgrx::{
 };
 
 use super::super::{
-    raise,
+    is_about_values, raise,
     rows::{self, Plan, Session, Snapshot, Target},
 };
 use crate::{
@@ -199,15 +199,4 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Option<R> {
             },
         }
     }
-}
-
-/// Whether an error is of the classes 22 (data exception) or 23 (a domain's constraint), or what a function of a
-/// domain's constraint raises by itself (P0).
-fn is_about_values(code: PgSqlErrorCode) -> bool {
-    /// utils/elog.h, MAKE_SQLSTATE: six bits for each of the code's characters, the first one lowest.
-    const fn class(first: u8, second: u8) -> i32 {
-        (first - b'0') as i32 & 0x3f | ((second - b'0') as i32 & 0x3f) << 6
-    }
-    let of = code as i32 & 0xfff;
-    of == class(b'2', b'2') || of == class(b'2', b'3') || of == class(b'P', b'0')
 }

@@ -195,6 +195,15 @@ impl Address {
         self.to_string()
     }
 
+    /// The same address with other credentials and another database, as far as they are given.
+    #[must_use]
+    pub fn with(mut self, user: Option<String>, password: Option<Secret>, database: Option<u32>) -> Self {
+        self.user = user.or(self.user);
+        self.password = password.or(self.password);
+        self.database = database.unwrap_or(self.database);
+        self
+    }
+
     /// What a plain socket connects to.
     pub fn place(&self) -> Place<'_> {
         match &self.endpoint {

@@ -196,6 +196,9 @@ impl<'a> Fills<'a> {
 /// The mapping of an [`Invalidate`] that deletes nothing: the answer is the time of a round trip to Redis.
 pub const PING: u16 = u16::MAX;
 
+/// The reply slot of an [`Invalidate`] whose answer nobody waits for: there is none of that number.
+pub const NOBODY: u32 = u32::MAX;
+
 /// A DEL asked for by SQL, whose answer goes to a reply slot. Without a key: a purge of the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalidate<'a> {

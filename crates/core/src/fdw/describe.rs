@@ -1,0 +1,128 @@
+//! What EXPLAIN shows of a table and of the commands that read it.
+use super::{
+    Kind, Layout, Role, Shape,
+    filter::{Comparison, Target},
+    options::Keys,
+};
+
+/// The key or the pattern of keys.
+pub fn keys(layout: &Layout) -> String {
+    match &layout.keys {
+        Keys::One(key) | Keys::Matching(key) => String::from_utf8_lossy(key).into_owned(),
+    }
+}
+
+/// The commands by which a table is read under such conditions, in the order in which they are first sent. Operands
+/// stand in angle brackets. `ttl`: whether the times to live are asked for.
+pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec<String> {
+    let parts = layout
+        .roles
+        .iter()
+        .filter(|role| matches!(role, Some(Role::Part(_))))
+        .count();
+    let has = |target: Target, meets: fn(Comparison) -> bool| {
+        shapes
+            .iter()
+            .any(|shape| shape.target == target && meets(shape.comparison))
+    };
+    let points: fn(Comparison) -> bool =
+        |comparison| matches!(comparison, Comparison::Equal | Comparison::Any);
+    let patterns: fn(Comparison) -> bool =
+        |comparison| matches!(comparison, Comparison::Like | Comparison::Prefix);
+    let mut commands = Vec::new();
+    let known = |part: usize| shapes.iter().any(|shape| shape.target == Target::Part(part));
+    let key = if parts > 0 && (0..parts).all(known) {
+        "<key>".to_string()
+    } else if !layout.has_key() {
+        keys(layout)
+    } else if has(Target::Key, points) {
+        "<key>".to_string()
+    } else {
+        let pattern = if has(Target::Key, patterns) || (0..parts).any(known) {
+            "<pattern>".to_string()
+        } else {
+            keys(layout)
+        };
+        commands.push(format!("SCAN MATCH {pattern} TYPE {kind}"));
+        "<key>".to_string()
+    };
+    if ttl {
+        commands.push(format!("TTL {key}"));
+    }
+    let matching = if has(Target::Name, patterns) {
+        " MATCH <pattern>"
+    } else {
+        ""
+    };
+    let named = has(Target::Name, points);
+    commands.push(match kind {
+        Kind::String if layout.has_key() => format!("MGET {key}"),
+        Kind::String => format!("GET {key}"),
+        Kind::Hash if parts > 0 => format!("HGETALL {key}"),
+        Kind::Hash if named => format!("HMGET {key} <field>"),
+        Kind::Hash => format!("HSCAN {key}{matching}"),
+        Kind::Set if named => format!("SMISMEMBER {key} <member>"),
+        Kind::Set => format!("SSCAN {key}{matching}"),
+        Kind::Zset if named => format!("ZMSCORE {key} <member>"),
+        Kind::Zset if has(Target::Score, |_| true) => format!("ZRANGE {key} <score> <score> BYSCORE"),
+        Kind::Zset => format!("ZSCAN {key}{matching}"),
+        Kind::List if has(Target::Index, |_| true) => format!("LRANGE {key} <index> <index>"),
+        Kind::List => format!("LRANGE {key} 0 -1"),
+        Kind::Stream if has(Target::Name, |_| true) => format!("XRANGE {key} <id> <id>"),
+        Kind::Stream => format!("XRANGE {key} - +"),
+    });
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fdw::{Column, TableOptions};
+
+    fn layout(kind: &str, prefix: &str, columns: &[&str]) -> Layout {
+        let given = [("table_type", kind), ("table_key_prefix", prefix)];
+        let given: Vec<_> = given
+            .iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect();
+        let column = |name: &&str| {
+            Some(Column {
+                name: name.to_string(),
+                is_integer: false,
+            })
+        };
+        let columns: Vec<_> = columns.iter().map(column).collect();
+        Layout::of(&TableOptions::read(&given).unwrap(), &columns).unwrap()
+    }
+
+    #[test]
+    fn the_commands_are_those_of_the_conditions() {
+        let shape = |target, comparison| Shape { target, comparison };
+        let hash = layout("hash", "user:profiles", &["field", "value"]);
+        let of = |shapes: &[Shape]| commands(Kind::Hash, &hash, shapes, false).join(", ");
+        assert_eq!(of(&[]), "HSCAN user:profiles");
+        assert_eq!(
+            of(&[shape(Target::Name, Comparison::Like)]),
+            "HSCAN user:profiles MATCH <pattern>"
+        );
+        assert_eq!(
+            of(&[shape(Target::Name, Comparison::Any)]),
+            "HMGET user:profiles <field>"
+        );
+
+        let sessions = layout("string", "session:*", &["key", "value", "ttl"]);
+        let of = |shapes: &[Shape]| commands(Kind::String, &sessions, shapes, true).join(", ");
+        assert_eq!(of(&[]), "SCAN MATCH session:* TYPE string, TTL <key>, MGET <key>");
+        assert_eq!(
+            of(&[shape(Target::Key, Comparison::Equal)]),
+            "TTL <key>, MGET <key>"
+        );
+
+        let zset = layout("zset", "z", &["member", "score"]);
+        let range = [shape(Target::Score, Comparison::Less)];
+        assert_eq!(
+            commands(Kind::Zset, &zset, &range, false),
+            ["ZRANGE z <score> <score> BYSCORE"]
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! One key's elements, window by window: the commands, and the rows in their answers.
+use std::rc::Rc;
+
+use super::{
+    Kind,
+    element::{Element, Fields, parse_score},
+    filter::Within,
+    interval::Scores,
+    resp::{Commands, Reply},
+};
+
+/// What is to be asked next about a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The fields or members from this one on, in the order in which they were given.
+    Names { from: usize },
+    /// HSCAN, SSCAN or ZSCAN from that cursor.
+    Scan { cursor: Vec<u8> },
+    /// The elements from that index on, of that range.
+    Items { range: usize, from: i64 },
+    /// From that score on, up or down, without as many elements as had it already.
+    Scores { from: Vec<u8>, skip: usize },
+    /// The whole of a hash, as one element.
+    Record,
+    /// The entries from that id on, of that range.
+    Entries { range: usize, from: Vec<u8> },
+}
+
+/// The answer is none that the command has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unexpected;
+
+/// What an answer holds, and what is to be asked next.
+#[derive(Debug, PartialEq)]
+pub struct Window {
+    pub elements: Vec<Element>,
+    pub next: Option<Step>,
+}
+
+impl Step {
+    /// How the reading of a key begins; none if nothing is to be read. Not for strings.
+    pub fn first(kind: Kind, within: &Within) -> Option<Self> {
+        match within {
+            Within::Names(names) => (!names.is_empty()).then_some(Self::Names { from: 0 }),
+            Within::Record => Some(Self::Record),
+            Within::Scores(scores) => Some(Self::Scores {
+                from: scores.from_to().0.to_text(),
+                skip: 0,
+            }),
+            Within::Indexes(ranges) => ranges.first().map(|range| Self::Items {
+                range: 0,
+                from: range.0,
+            }),
+            Within::Ids(ranges) => ranges.first().map(|range| Self::Entries {
+                range: 0,
+                from: range.0.clone(),
+            }),
+            Within::All if kind == Kind::List => Some(Self::Items { range: 0, from: 0 }),
+            Within::All if kind == Kind::Stream => Some(Self::Entries {
+                range: 0,
+                from: b"-".to_vec(),
+            }),
+            Within::All | Within::Matching(_) => Some(Self::Scan {
+                cursor: b"0".to_vec(),
+            }),
+        }
+    }
+
+    /// Appends the command for about `count` elements.
+    pub fn ask(&self, kind: Kind, key: &[u8], within: &Within, count: usize, commands: &mut Commands) {
+        let count_text = count.to_string();
+        let count_text = count_text.as_bytes();
+        match self {
+            Self::Names { from } => {
+                let Within::Names(names) = within else { return };
+                let names = names[*from..].iter().take(count);
+                let command: &[u8] = match kind {
+                    Kind::Hash => b"HMGET",
+                    Kind::Set => b"SMISMEMBER",
+                    _ => b"ZMSCORE",
+                };
+                commands.begin(names.len() + 2);
+                commands.word(command);
+                commands.word(key);
+                names.for_each(|name| commands.word(name));
+            }
+            Self::Scan { cursor } => {
+                let command: &[u8] = match kind {
+                    Kind::Hash => b"HSCAN",
+                    Kind::Set => b"SSCAN",
+                    _ => b"ZSCAN",
+                };
+                match within {
+                    Within::Matching(pattern) => {
+                        commands.push(&[command, key, cursor, b"MATCH", pattern, b"COUNT", count_text]);
+                    }
+                    _ => commands.push(&[command, key, cursor, b"COUNT", count_text]),
+                }
+            }
+            Self::Record => commands.push(&[b"HGETALL", key]),
+            Self::Items { range, from } => {
+                let last = last_item(within, *range).min(from.saturating_add(count as i64 - 1));
+                commands.push(&[
+                    b"LRANGE",
+                    key,
+                    from.to_string().as_bytes(),
+                    last.to_string().as_bytes(),
+                ]);
+            }
+            Self::Scores { from, skip } => {
+                let scores = scores_of(within);
+                let (skip, to) = (skip.to_string(), scores.from_to().1.to_text());
+                let mut words: Vec<&[u8]> = vec![b"ZRANGE", key, from, &to, b"BYSCORE"];
+                if scores.descending {
+                    words.push(b"REV");
+                }
+                words.extend([b"LIMIT", skip.as_bytes(), count_text, b"WITHSCORES"]);
+                commands.push(&words);
+            }
+            Self::Entries { range, from } => {
+                let last: &[u8] = match within {
+                    Within::Ids(ranges) => &ranges[*range].1,
+                    _ => b"+",
+                };
+                commands.push(&[b"XRANGE", key, from, last, b"COUNT", count_text]);
+            }
+        }
+    }
+
+    /// The elements in the answer to what [`Self::ask`] asked with the same `count`.
+    ///
+    /// # Errors
+    /// It is none that this command has.
+    pub fn take(self, kind: Kind, within: &Within, count: usize, reply: Reply) -> Result<Window, Unexpected> {
+        let Reply::Array(parts) = reply else {
+            return Err(Unexpected);
+        };
+        match self {
+            Self::Names { from } => names(kind, within, from, count, parts),
+            Self::Scan { .. } => scanned(kind, parts),
+            Self::Record => record(parts),
+            Self::Items { range, from } => items(within, range, from, count, parts),
+            Self::Scores { from, skip } => scored(from, skip, count, parts),
+            Self::Entries { range, .. } => entries(within, range, count, parts),
+        }
+    }
+}
+
+fn scores_of(within: &Within) -> Scores {
+    match within {
+        Within::Scores(scores) => *scores,
+        _ => Scores::ALL,
+    }
+}
+
+fn last_item(within: &Within, range: usize) -> i64 {
+    match within {
+        Within::Indexes(ranges) => ranges[range].1,
+        _ => i64::MAX,
+    }
+}
+
+fn bulk(reply: Reply) -> Result<Vec<u8>, Unexpected> {
+    match reply {
+        Reply::Bulk(bytes) => Ok(bytes),
+        _ => Err(Unexpected),
+    }
+}
+
+fn score(reply: Reply) -> Result<f64, Unexpected> {
+    parse_score(&bulk(reply)?).ok_or(Unexpected)
+}
+
+fn names(
+    kind: Kind,
+    within: &Within,
+    from: usize,
+    count: usize,
+    parts: Vec<Reply>,
+) -> Result<Window, Unexpected> {
+    let Within::Names(names) = within else {
+        return Err(Unexpected);
+    };
+    let asked = &names[from..names.len().min(from.saturating_add(count))];
+    if parts.len() != asked.len() {
+        return Err(Unexpected);
+    }
+    let mut elements = Vec::new();
+    for (name, part) in asked.iter().zip(parts) {
+        match (kind, part) {
+            (_, Reply::Nil) | (Kind::Set, Reply::Integer(0)) => {}
+            (Kind::Set, Reply::Integer(_)) => elements.push(Element::Member(name.clone())),
+            (Kind::Hash, part) => elements.push(Element::Pair {
+                field: name.clone(),
+                value: bulk(part)?,
+            }),
+            (_, part) => elements.push(Element::Scored {
+                member: name.clone(),
+                score: score(part)?,
+            }),
+        }
+    }
+    let behind = from + asked.len();
+    let next = (behind < names.len()).then_some(Step::Names { from: behind });
+    Ok(Window { elements, next })
+}
+
+/// The two parts of a SCAN's answer: the next cursor, none at the end, and what was found.
+pub fn cursor_and_found(parts: Vec<Reply>) -> Result<(Option<Vec<u8>>, Vec<Reply>), Unexpected> {
+    let [cursor, found] = <[Reply; 2]>::try_from(parts).map_err(|_| Unexpected)?;
+    let Reply::Array(found) = found else {
+        return Err(Unexpected);
+    };
+    let cursor = bulk(cursor)?;
+    Ok(((cursor != b"0").then_some(cursor), found))
+}
+
+fn scanned(kind: Kind, parts: Vec<Reply>) -> Result<Window, Unexpected> {
+    let (cursor, found) = cursor_and_found(parts)?;
+    let mut elements = Vec::with_capacity(found.len());
+    let mut found = found.into_iter();
+    while let Some(first) = found.next() {
+        let name = bulk(first)?;
+        let mut second = || found.next().ok_or(Unexpected);
+        elements.push(match kind {
+            Kind::Set => Element::Member(name),
+            Kind::Hash => Element::Pair {
+                field: name,
+                value: bulk(second()?)?,
+            },
+            _ => Element::Scored {
+                member: name,
+                score: score(second()?)?,
+            },
+        });
+    }
+    let next = cursor.map(|cursor| Step::Scan { cursor });
+    Ok(Window { elements, next })
+}
+
+fn record(parts: Vec<Reply>) -> Result<Window, Unexpected> {
+    let fields = pairs(parts)?;
+    let elements = if fields.is_empty() {
+        Vec::new()
+    } else {
+        vec![Element::Entry {
+            id: Vec::new(),
+            fields,
+        }]
+    };
+    Ok(Window { elements, next: None })
+}
+
+/// Names and values, which come by turns.
+fn pairs(parts: Vec<Reply>) -> Result<Fields, Unexpected> {
+    let mut pairs = Vec::with_capacity(parts.len() / 2);
+    let mut parts = parts.into_iter();
+    while let Some(name) = parts.next() {
+        pairs.push((bulk(name)?, bulk(parts.next().ok_or(Unexpected)?)?));
+    }
+    Ok(pairs)
+}
+
+fn items(
+    within: &Within,
+    range: usize,
+    from: i64,
+    count: usize,
+    parts: Vec<Reply>,
+) -> Result<Window, Unexpected> {
+    let full = parts.len() == count;
+    let mut elements = Vec::with_capacity(parts.len());
+    for (place, part) in parts.into_iter().enumerate() {
+        elements.push(Element::Item {
+            index: from.saturating_add(place as i64),
+            element: bulk(part)?,
+        });
+    }
+    let behind = from.saturating_add(count as i64);
+    let next = if full && behind <= last_item(within, range) {
+        Some(Step::Items { range, from: behind })
+    } else {
+        match within {
+            Within::Indexes(ranges) => ranges.get(range + 1).map(|next| Step::Items {
+                range: range + 1,
+                from: next.0,
+            }),
+            _ => None,
+        }
+    };
+    Ok(Window { elements, next })
+}
+
+fn scored(from: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
+    let mut elements = Vec::with_capacity(parts.len() / 2);
+    let mut parts = parts.into_iter();
+    while let Some(member) = parts.next() {
+        elements.push(Element::Scored {
+            member: bulk(member)?,
+            score: score(parts.next().ok_or(Unexpected)?)?,
+        });
+    }
+    let score_of = |element: &Element| match element {
+        Element::Scored { score, .. } => *score,
+        _ => f64::NAN,
+    };
+    let last = elements.last().map(score_of).filter(|_| elements.len() == count);
+    let next = last.map(|last| {
+        let same = elements.iter().rev().take_while(|e| score_of(e) == last).count();
+        let text = super::element::format_score(last).into_bytes();
+        // All had the score that this window began at: those before it, too.
+        let before = if text == from { skip } else { 0 };
+        Step::Scores {
+            from: text,
+            skip: before + same,
+        }
+    });
+    Ok(Window { elements, next })
+}
+
+fn entries(within: &Within, range: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
+    let full = parts.len() == count;
+    let mut elements = Vec::with_capacity(parts.len());
+    let mut last = Vec::new();
+    for part in parts {
+        let Reply::Array(part) = part else {
+            return Err(Unexpected);
+        };
+        let [id, fields] = <[Reply; 2]>::try_from(part).map_err(|_| Unexpected)?;
+        let Reply::Array(fields) = fields else {
+            return Err(Unexpected);
+        };
+        let id = bulk(id)?;
+        last.clone_from(&id);
+        elements.push(Element::Entry {
+            id,
+            fields: pairs(fields)?,
+        });
+    }
+    let next = if full {
+        let mut from = b"(".to_vec();
+        from.extend_from_slice(&last);
+        Some(Step::Entries { range, from })
+    } else {
+        match within {
+            Within::Ids(ranges) => ranges.get(range + 1).map(|next| Step::Entries {
+                range: range + 1,
+                from: next.0.clone(),
+            }),
+            _ => None,
+        }
+    };
+    Ok(Window { elements, next })
+}
+
+/// What names an element within its key, for those that a cursor may return twice.
+pub fn identity(element: &Element) -> Option<&[u8]> {
+    match element {
+        Element::Pair { field, .. } => Some(field),
+        Element::Member(member) | Element::Scored { member, .. } => Some(member),
+        Element::Value(_) | Element::Item { .. } | Element::Entry { .. } => None,
+    }
+}
+
+/// A key shared by its rows.
+pub type Key = Rc<[u8]>;

@@ -1,0 +1,319 @@
+//! A connection to Redis that several scans and writes of a backend share.
+//!
+//! Each has a [`Line`] of its own: what it sends is answered to it, whoever reads the answer first. Commands go out
+//! as they are sent, without waiting for their answers. While it waits, a cancel works: both directions can be
+//! interrupted at any byte and gone on with, so a connection is only lost when the socket or the protocol is. What a
+//! line that has ended was still to be answered is read and dropped.
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, Read, Write},
+    rc::Rc,
+    time::Instant,
+};
+
+use pg_redis_cache_core::{
+    fdw::{
+        Commands, Reply,
+        resp::{self, Malformed},
+    },
+    redis::{Address, Secret},
+};
+use rustc_hash::FxHashMap;
+
+use super::error;
+use crate::{
+    gucs,
+    sql::client::{self, Patient},
+};
+
+/// Which line something belongs to.
+type Ticket = u64;
+
+struct Connection {
+    stream: Patient,
+    /// Without its password.
+    address: String,
+    reader: resp::Reader,
+    /// What is to be sent, and how much of it has been.
+    out: Vec<u8>,
+    sent: usize,
+    /// Whose the coming answers are, and how many in a row.
+    expected: VecDeque<(Ticket, usize)>,
+    /// Answers that were read for a line while another waited for its own.
+    inboxes: FxHashMap<Ticket, VecDeque<Reply>>,
+    last_ticket: Ticket,
+    buffer: Box<[u8]>,
+    broken: bool,
+}
+
+/// A connection that is kept for the next statement.
+#[derive(Clone)]
+pub struct Shared(Rc<RefCell<Connection>>);
+
+/// What a line has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    pub commands: u64,
+    pub round_trips: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+impl Figures {
+    /// Adds what another line has done.
+    pub fn add(&mut self, other: Figures) {
+        self.commands += other.commands;
+        self.round_trips += other.round_trips;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+    }
+}
+
+/// One user of a connection.
+pub struct Line {
+    connection: Shared,
+    ticket: Ticket,
+    pub figures: Figures,
+}
+
+impl Shared {
+    /// Connects to the first of the addresses that can be reached, or raises.
+    pub fn open(addresses: &[Address], password: Option<&Secret>) -> Self {
+        let mut last = None;
+        for address in addresses {
+            match client::connect(address, gucs::connect_timeout()) {
+                Ok(stream) => return Self::greet(stream, address, password),
+                Err(problem) => last = Some((address, problem)),
+            }
+        }
+        match last {
+            Some((address, problem)) => error::unreachable_server(&address.masked(), &problem),
+            None => error::unreachable_server("", &io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn greet(stream: Box<dyn client::Stream>, address: &Address, password: Option<&Secret>) -> Self {
+        let connection = Connection {
+            stream: Patient {
+                stream,
+                deadline: Instant::now() + gucs::connect_timeout(),
+            },
+            address: address.masked(),
+            reader: resp::Reader::default(),
+            out: Vec::new(),
+            sent: 0,
+            expected: VecDeque::new(),
+            inboxes: FxHashMap::default(),
+            last_ticket: 0,
+            buffer: vec![0; 64 * 1024].into_boxed_slice(),
+            broken: false,
+        };
+        let shared = Self(Rc::new(RefCell::new(connection)));
+        let mut line = shared.line();
+        for command in address.greeting(password) {
+            let commands = Commands {
+                bytes: command.get_packed_command(),
+                count: 1,
+            };
+            line.send(&commands);
+            if let Reply::Error(text) = line.receive() {
+                error::refused(&text);
+            }
+        }
+        shared
+    }
+
+    /// Another user of the connection.
+    pub fn line(&self) -> Line {
+        let mut connection = self.0.borrow_mut();
+        connection.last_ticket += 1;
+        Line {
+            connection: self.clone(),
+            ticket: connection.last_ticket,
+            figures: Figures::default(),
+        }
+    }
+
+    /// Whether the next statement can use it: it is not broken, nothing is on its way, and the server has not closed
+    /// it meanwhile.
+    pub fn is_usable(&self) -> bool {
+        let Ok(connection) = self.0.try_borrow() else {
+            return false;
+        };
+        !connection.broken && (connection.is_busy() || connection.is_open())
+    }
+
+    /// Whether commands or answers are on their way.
+    pub fn is_busy(&self) -> bool {
+        self.0.try_borrow().is_ok_and(|connection| connection.is_busy())
+    }
+}
+
+impl Connection {
+    fn is_busy(&self) -> bool {
+        !self.expected.is_empty() || self.sent < self.out.len()
+    }
+
+    /// Whether an idle connection is neither closed nor has anything been sent on it unasked.
+    fn is_open(&self) -> bool {
+        let mut byte = 0u8;
+        // SAFETY: an open socket and one byte to look into.
+        let peeked = unsafe {
+            libc::recv(
+                self.stream.stream.as_raw_fd(),
+                (&raw mut byte).cast(),
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
+        };
+        peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    }
+
+    fn send(&mut self, ticket: Ticket, commands: &Commands) {
+        self.check();
+        self.out.extend_from_slice(&commands.bytes);
+        match self.expected.back_mut() {
+            Some((last, count)) if *last == ticket => *count += commands.count,
+            _ => self.expected.push_back((ticket, commands.count)),
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.stream.deadline = Instant::now() + gucs::command_timeout();
+        while self.sent < self.out.len() {
+            match self.stream.write(&self.out[self.sent..]) {
+                Ok(0) => self.fail(&io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.sent += count;
+                    self.stream.deadline = Instant::now() + gucs::command_timeout();
+                }
+                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
+                Err(problem) => self.fail(&problem),
+            }
+        }
+        self.out.clear();
+        self.out.shrink_to(1 << 20);
+        self.sent = 0;
+    }
+
+    /// The next answer to a line, and how many bytes were read for it.
+    fn receive(&mut self, ticket: Ticket) -> (Reply, usize) {
+        let mut bytes = 0;
+        loop {
+            if let Some(inbox) = self.inboxes.get_mut(&ticket)
+                && let Some(reply) = inbox.pop_front()
+            {
+                if inbox.is_empty() {
+                    self.inboxes.remove(&ticket);
+                }
+                return (reply, bytes);
+            }
+            bytes += self.read_one();
+        }
+    }
+
+    /// Reads the next answer and puts it into its line's inbox.
+    fn read_one(&mut self) -> usize {
+        self.check();
+        let mut bytes = 0;
+        self.flush();
+        loop {
+            match self.reader.next_reply() {
+                Ok(Some(reply)) => {
+                    self.deliver(reply);
+                    return bytes;
+                }
+                Ok(None) => bytes += self.read_some(),
+                Err(Malformed { .. }) => {
+                    self.broken = true;
+                    error::garbled(&self.address);
+                }
+            }
+        }
+    }
+
+    fn read_some(&mut self) -> usize {
+        self.stream.deadline = Instant::now() + gucs::command_timeout();
+        match self.stream.read(&mut self.buffer) {
+            Ok(0) => self.fail(&io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.reader.feed(&self.buffer[..count]);
+                count
+            }
+            Err(problem) if problem.kind() == io::ErrorKind::Interrupted => 0,
+            Err(problem) => self.fail(&problem),
+        }
+    }
+
+    fn deliver(&mut self, reply: Reply) {
+        let Some((ticket, count)) = self.expected.front_mut() else {
+            self.broken = true;
+            error::garbled(&self.address);
+        };
+        let ticket = *ticket;
+        *count -= 1;
+        if *count == 0 {
+            self.expected.pop_front();
+        }
+        if ticket != NOBODY {
+            self.inboxes.entry(ticket).or_default().push_back(reply);
+        }
+    }
+
+    fn check(&mut self) {
+        if self.broken {
+            error::lost(&self.address, &io::ErrorKind::NotConnected.into());
+        }
+    }
+
+    fn fail(&mut self, problem: &io::Error) -> ! {
+        self.broken = true;
+        error::lost(&self.address, problem)
+    }
+}
+
+/// The ticket of answers that nobody waits for any more.
+const NOBODY: Ticket = 0;
+
+impl Line {
+    /// Sends commands; each will have one answer.
+    pub fn send(&mut self, commands: &Commands) {
+        if commands.count == 0 {
+            return;
+        }
+        self.figures.commands += commands.count as u64;
+        self.figures.round_trips += 1;
+        self.figures.bytes_sent += commands.bytes.len() as u64;
+        self.connection.0.borrow_mut().send(self.ticket, commands);
+    }
+
+    /// The next answer to what this line has sent.
+    pub fn receive(&mut self) -> Reply {
+        let (reply, bytes) = self.connection.0.borrow_mut().receive(self.ticket);
+        self.figures.bytes_received += bytes as u64;
+        reply
+    }
+
+    /// Where it leads to, without a password.
+    pub fn address(&self) -> String {
+        self.connection.0.borrow().address.clone()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // While a panic unwinds through a borrowed connection there is nothing to tidy: an abort drops what is busy.
+        if let Ok(mut connection) = self.connection.0.try_borrow_mut() {
+            connection.inboxes.remove(&self.ticket);
+            for (ticket, _) in connection
+                .expected
+                .iter_mut()
+                .filter(|(ticket, _)| *ticket == self.ticket)
+            {
+                *ticket = NOBODY;
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What goes wrong between a foreign table and Redis, as PostgreSQL's errors. No text has a password in it.
+use std::io;
+
+use pg_redis_cache_core::fdw::OptionProblem;
+use pgrx::PgSqlErrorCode;
+
+use crate::sql::raise;
+
+/// No connection could be made.
+pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION,
+        format!("Redis at {address} cannot be reached"),
+        problem.to_string(),
+        "See the server's option host_port; without it, the setting pg_redis_cache.url.",
+    )
+}
+
+/// A connection broke, or an answer did not come in time.
+pub fn lost(address: &str, problem: &io::Error) -> ! {
+    let detail = match problem.kind() {
+        io::ErrorKind::TimedOut => "There was no answer within pg_redis_cache.command_timeout.".to_string(),
+        io::ErrorKind::UnexpectedEof => "Redis closed the connection.".to_string(),
+        _ => problem.to_string(),
+    };
+    raise(
+        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+        format!("the connection to Redis at {address} was lost"),
+        detail,
+        "",
+    )
+}
+
+/// What came is not the protocol.
+pub fn garbled(address: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
+        format!("Redis at {address} sent what is no answer"),
+        "",
+        "Is it Redis that listens there?",
+    )
+}
+
+/// Redis said no; the text begins with a code.
+pub fn refused(text: &str) -> ! {
+    let (code, hint) = match text.split(' ').next().unwrap_or_default() {
+        "NOAUTH" | "WRONGPASS" => (
+            PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            "Give username and password in a user mapping.",
+        ),
+        "NOPERM" => (PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, ""),
+        "MOVED" | "ASK" | "CROSSSLOT" => (
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "The server is part of a Redis Cluster, which foreign tables do not support yet.",
+        ),
+        "OOM" => (PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, ""),
+        "READONLY" => (PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, ""),
+        _ => (PgSqlErrorCode::ERRCODE_FDW_ERROR, ""),
+    };
+    raise(code, "Redis refused a command", text, hint)
+}
+
+/// Redis has not carried out a change.
+pub fn change_refused(text: &str) -> ! {
+    let mut words = text.split(' ');
+    match words.next() {
+        Some("WRONGTYPE") => raise(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            "a key holds another type than its table",
+            "",
+            "See the table's option table_type.",
+        ),
+        Some("CHANGED") => raise(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            "a list was changed while the statement read it",
+            "Nothing of that list has been changed by this statement.",
+            "Try again.",
+        ),
+        Some("INDEX") => raise(
+            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!(
+                "index {} is behind the end of the list",
+                words.next().unwrap_or_default()
+            ),
+            format!("The list has {} elements.", words.next().unwrap_or_default()),
+            "Without an index the element goes to the list's end.",
+        ),
+        _ => refused(text),
+    }
+}
+
+/// An option cannot be used.
+pub fn option(problem: &OptionProblem) -> ! {
+    let code = match problem {
+        OptionProblem::Unknown { .. } => PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
+        OptionProblem::Missing { .. } => PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND,
+        OptionProblem::Value { .. } | OptionProblem::Address { .. } => {
+            PgSqlErrorCode::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE
+        }
+    };
+    raise(code, problem.to_string(), "", problem.hint())
+}

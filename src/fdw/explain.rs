@@ -1,0 +1,127 @@
+//! EXPLAIN: which commands a scan sends, and with ANALYZE what it did. The labels are those that users of redis_fdw_rs
+//! know.
+use std::ffi::{CStr, CString, c_int};
+
+use pg_redis_cache_core::fdw::{Comparison, Shape, Target, describe};
+use pgrx::{pg_guard, pg_sys};
+
+use super::{node::Node, private::Order, scan::Scan, table::Table};
+use crate::nodes;
+
+/// ExplainForeignScan.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn scan(
+    node: *mut pg_sys::ForeignScanState,
+    explain: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: a node that has been started, and EXPLAIN's own state.
+    unsafe {
+        let scan = match super::node::of(node) {
+            Node::Scan(scan) => scan,
+            Node::Count(count) => {
+                table(&count.table, explain);
+                let command = format!("{} {}", count.command(), describe::keys(&count.table.layout));
+                return text(c"Redis Ops", &command, explain);
+            }
+        };
+        table(&scan.table, explain);
+        text(c"Pushdown", &pushdown(node, explain), explain);
+        text(c"Redis Ops", &commands(scan).join(", "), explain);
+        match scan.order {
+            Order::None => {}
+            Order::Ascending => text(c"Order", "by score", explain),
+            Order::Descending => text(c"Order", "by score, descending", explain),
+        }
+        number(c"Batch Size", scan.table.options.batch_size as u64, explain);
+        if (*explain).analyze {
+            figures(scan, explain);
+        }
+    }
+}
+
+fn commands(scan: &Scan) -> Vec<String> {
+    let mut shapes = scan.shapes.clone();
+    if scan.order != Order::None {
+        // The order of scores is had from a range of them.
+        shapes.push(Shape {
+            target: Target::Score,
+            comparison: Comparison::GreaterEqual,
+        });
+    }
+    describe::commands(
+        scan.table.options.kind,
+        &scan.table.layout,
+        &shapes,
+        scan.reads_ttl(),
+    )
+}
+
+/// ExplainForeignModify.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn modify(
+    _node: *mut pg_sys::ModifyTableState,
+    relation: *mut pg_sys::ResultRelInfo,
+    _private: *mut pg_sys::List,
+    _subplan: c_int,
+    explain: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: an open foreign table of ours, and EXPLAIN's own state.
+    unsafe { table(&Table::of((*relation).ri_RelationDesc), explain) };
+}
+
+/// What is the same for reading and writing.
+unsafe fn table(table: &Table, explain: *mut pg_sys::ExplainState) {
+    // SAFETY: as `scan`.
+    unsafe {
+        text(c"Redis Server", &table.server_name, explain);
+        if let Some(mapping) = &table.mapping {
+            text(c"Mapping", &mapping.name, explain);
+        }
+        text(c"Redis Key", &describe::keys(&table.layout), explain);
+        text(c"Table Type", table.options.kind.name(), explain);
+    }
+}
+
+unsafe fn figures(scan: &Scan, explain: *mut pg_sys::ExplainState) {
+    let figures = scan.figures();
+    // SAFETY: as `scan`.
+    unsafe {
+        number(c"Redis Commands", figures.commands, explain);
+        number(c"Redis Round Trips", figures.round_trips, explain);
+        number(c"Redis Bytes Sent", figures.bytes_sent, explain);
+        number(c"Redis Bytes Received", figures.bytes_received, explain);
+        number(c"Rows Fetched", scan.rows, explain);
+    }
+}
+
+/// The conditions that narrow what is read, as SQL.
+unsafe fn pushdown(node: *mut pg_sys::ForeignScanState, explain: *mut pg_sys::ExplainState) -> String {
+    // SAFETY: the plan's conditions, which the planner has finished (fdw_recheck_quals).
+    unsafe {
+        let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+        let conditions = (*plan).fdw_recheck_quals;
+        if conditions.is_null() {
+            return "none".to_string();
+        }
+        let context =
+            pg_sys::set_deparse_context_plan((*explain).deparse_cxt, plan.cast(), std::ptr::null_mut());
+        let texts: Vec<String> = nodes::items::<pg_sys::Node>(conditions)
+            .map(|condition| {
+                let text = pg_sys::deparse_expression(condition, context, false, false);
+                String::from_utf8_lossy(nodes::bytes(text)).into_owned()
+            })
+            .collect();
+        texts.join(" AND ")
+    }
+}
+
+unsafe fn text(label: &CStr, value: &str, explain: *mut pg_sys::ExplainState) {
+    let value = CString::new(value.replace('\0', "\\0")).unwrap_or_default();
+    // SAFETY: as `scan`; the value is copied.
+    unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), explain) }
+}
+
+unsafe fn number(label: &CStr, value: u64, explain: *mut pg_sys::ExplainState) {
+    // SAFETY: as `scan`.
+    unsafe { pg_sys::ExplainPropertyInteger(label.as_ptr(), std::ptr::null(), value as i64, explain) }
+}

@@ -1,0 +1,42 @@
+//! The foreign data wrapper: Redis as tables.
+//!
+//! What a Redis collection is as rows, how it is read and what it is changed by, is in the core crate
+//! (`pg_redis_cache_core::fdw`), which knows no PostgreSQL. Here are the callbacks ([`handler`]), the way from a
+//! query's conditions to the core's ([`clauses`]), values ([`values`]) and connections ([`connection`], [`cache`]).
+//!
+//! Guarantees: a backend that touches no foreign table opens no connection and allocates nothing. Redis is not asked
+//! when a statement is planned. A plan holds nothing but nodes, so it may be cached, copied and carried out at any time
+//! ([`private`]). What Redis is asked for narrows what is read, and PostgreSQL checks every condition again. No
+//! password is in any message, nor in EXPLAIN.
+//!
+//! Does not: keep to a snapshot. Redis has none; see `docs/FDW.md`.
+mod analyze;
+mod cache;
+mod catalog;
+mod clauses;
+mod column;
+mod condition;
+mod connection;
+mod count;
+mod error;
+mod explain;
+mod handler;
+mod identity;
+mod import;
+mod mapped;
+mod modify;
+mod node;
+mod owned;
+mod paths;
+mod pending;
+mod plan;
+mod private;
+mod rows;
+mod scan;
+mod table;
+mod truncate;
+mod validate;
+mod values;
+mod when;
+
+pgrx::extension_sql_file!("../../sql/fdw.sql", name = "fdw");

@@ -1,0 +1,116 @@
+//! Planning a scan: its size, and the plan. Redis is not asked.
+use pg_redis_cache_core::fdw::{Kind, options::Keys};
+use pgrx::{
+    pg_guard,
+    pg_sys::{self, Oid},
+};
+
+use super::{
+    clauses, count,
+    paths::{is_one_row, pushed},
+    private::{Order, Private},
+    table::Table,
+};
+use crate::nodes;
+
+/// How many rows a table has that ANALYZE has not seen.
+const ROWS_OF_ONE_KEY: f64 = 1_000.0;
+const ROWS_OF_MANY_KEYS: f64 = 10_000.0;
+
+/// GetForeignRelSize.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn size(
+    root: *mut pg_sys::PlannerInfo,
+    relation: *mut pg_sys::RelOptInfo,
+    relid: Oid,
+) {
+    let table = Table::open(relid);
+    // SAFETY: the planner's own structures; the table's statistics, -1 if there are none.
+    unsafe {
+        if (*relation).tuples < 0.0 {
+            (*relation).tuples = match (&table.layout.keys, table.options.kind) {
+                (Keys::One(_), Kind::String) => 1.0,
+                (Keys::One(_), _) => ROWS_OF_ONE_KEY,
+                (Keys::Matching(_), _) => ROWS_OF_MANY_KEYS,
+            };
+        }
+        pg_sys::set_baserel_size_estimates(root, relation);
+        let pushed = pushed(root, relation, &table, (*relation).baserestrictinfo);
+        if is_one_row(&table, &pushed) {
+            (*relation).rows = (*relation).rows.min(1.0);
+        }
+    }
+}
+
+/// GetForeignPlan.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn plan(
+    root: *mut pg_sys::PlannerInfo,
+    relation: *mut pg_sys::RelOptInfo,
+    relid: Oid,
+    path: *mut pg_sys::ForeignPath,
+    targets: *mut pg_sys::List,
+    clauses: *mut pg_sys::List,
+    outer: *mut pg_sys::Plan,
+) -> *mut pg_sys::ForeignScan {
+    if relid == pg_sys::InvalidOid {
+        // SAFETY: a relation above that of a table is that of a count.
+        return unsafe { count::plan(relation, path, targets, outer) };
+    }
+    let table = Table::open(relid);
+    // SAFETY: the planner's own structures; all lists are made of nodes that a plan can hold.
+    unsafe {
+        let mut operands = std::ptr::null_mut();
+        let mut conditions = std::ptr::null_mut();
+        let mut pushed = Vec::new();
+        for restriction in nodes::items::<pg_sys::RestrictInfo>(clauses) {
+            if (*restriction).pseudoconstant {
+                continue;
+            }
+            if let Some(one) = clauses::pushed(root, relation, &table, (*restriction).clause) {
+                operands = pg_sys::lappend(operands, one.operand.cast());
+                conditions = pg_sys::lappend(conditions, (*restriction).clause.cast());
+                pushed.push(one);
+            }
+        }
+        let private = Private {
+            conditions: pushed
+                .iter()
+                .map(|one| (one.place, one.shape.comparison))
+                .collect(),
+            order: Order::from_list((*path).fdw_private),
+            needed: needed(relation, clauses, &table),
+        };
+        pg_sys::make_foreignscan(
+            targets,
+            pg_sys::extract_actual_clauses(clauses, false),
+            (*relation).relid,
+            operands,
+            private.to_list(),
+            std::ptr::null_mut(),
+            // For EXPLAIN, which can only show what the planner has finished; checking them again does no harm.
+            conditions,
+            outer,
+        )
+    }
+}
+
+/// Which columns' values the query needs.
+unsafe fn needed(relation: *mut pg_sys::RelOptInfo, clauses: *mut pg_sys::List, table: &Table) -> Vec<usize> {
+    let mut attributes: *mut pg_sys::Bitmapset = std::ptr::null_mut();
+    // SAFETY: walks over expressions of the query; the set counts from the first system attribute.
+    unsafe {
+        let relid = (*relation).relid;
+        pg_sys::pull_varattnos((*(*relation).reltarget).exprs.cast(), relid, &raw mut attributes);
+        for restriction in nodes::items::<pg_sys::RestrictInfo>(clauses) {
+            pg_sys::pull_varattnos((*restriction).clause.cast(), relid, &raw mut attributes);
+        }
+        let has = |number: i32| {
+            pg_sys::bms_is_member(number - pg_sys::FirstLowInvalidHeapAttributeNumber, attributes)
+        };
+        let all = has(0);
+        (0..table.columns.len())
+            .filter(|place| table.columns[*place].is_some() && (all || has(*place as i32 + 1)))
+            .collect()
+    }
+}

@@ -1,0 +1,339 @@
+//! A scan of a foreign table.
+//!
+//! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
+//! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
+use pg_redis_cache_core::fdw::{
+    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, options::Keys,
+    reading::Needs,
+};
+use pgrx::{
+    PgSqlErrorCode,
+    pg_sys::{self, Datum},
+};
+
+use super::{
+    cache,
+    column::Column,
+    condition::{Condition, target},
+    connection::{Figures, Line},
+    error, identity,
+    mapped::Documents,
+    pending,
+    private::{Order, Private},
+    table::Table,
+    values::{Bytes, Converter},
+};
+use crate::{capture::text::Pinning, compat, nodes, sql::raise};
+
+/// See the module.
+pub struct Scan {
+    pub table: Table,
+    pub shapes: Vec<Shape>,
+    user: pg_sys::Oid,
+    conditions: Vec<Condition>,
+    columns: Vec<Column>,
+    /// For a mapping's JSON documents, if any of their members is needed.
+    documents: Option<(Documents, Converter)>,
+    needs: Needs,
+    pub order: Order,
+    line: Option<Line>,
+    reading: Option<Reading>,
+    /// What the scan has done, rescans included.
+    pub figures: Figures,
+    pub rows: u64,
+}
+
+impl Scan {
+    /// The scan that a node's plan describes.
+    ///
+    /// # Safety
+    /// `node` must be a foreign scan of a table of ours that is being started.
+    pub unsafe fn of_node(node: *mut pg_sys::ForeignScanState) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let relation = (*node).ss.ss_currentRelation;
+            let table = Table::of(relation);
+            let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+            let private = Private::from_list((*plan).fdw_private);
+            let operands = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs);
+            let conditions = private.conditions.iter().zip(operands);
+            let conditions = conditions.filter_map(|((place, comparison), operand)| {
+                let shape = Shape {
+                    target: target(table.layout.role(*place)?)?,
+                    comparison: *comparison,
+                };
+                // What the plan knew of the mapped table may have changed: no foreign table's plan depends on it.
+                if let (Target::Part(part), Some(mapping)) = (shape.target, &table.mapping) {
+                    let column = table.columns[*place].as_ref()?;
+                    let base = pg_sys::getBaseType(column.type_id);
+                    mapping.has_text_of(part, base, column.modifier).then_some(())?;
+                }
+                Some(Condition::new(shape, operand, table.bytes(), node))
+            });
+            let conditions = conditions.collect();
+            let identifies = (*plan).fsSystemCol;
+            let mut scan = Self::new(
+                relation,
+                table,
+                compat::scan_user(node),
+                &private.needed,
+                identifies,
+            );
+            scan.with(conditions, private.order);
+            scan
+        }
+    }
+
+    /// A scan of all rows, with all columns.
+    ///
+    /// # Safety
+    /// `relation` must be an open foreign table of ours, and stay so.
+    pub unsafe fn of_relation(relation: pg_sys::Relation, user: pg_sys::Oid) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let table = Table::of(relation);
+            let all: Vec<usize> = (0..table.columns.len()).collect();
+            Self::new(relation, table, user, &all, false)
+        }
+    }
+
+    unsafe fn new(
+        relation: pg_sys::Relation,
+        table: Table,
+        user: pg_sys::Oid,
+        needed: &[usize],
+        identifies: bool,
+    ) -> Self {
+        let columns = needed.iter().filter_map(|place| {
+            let role = table.layout.role(*place)?.clone();
+            Some(Column {
+                place: *place,
+                identifies: identifies && identity::is_identifying(&table, &role),
+                role,
+                // SAFETY: as the callers promise.
+                converter: unsafe { table.converter(*place) }?,
+            })
+        });
+        let columns: Vec<Column> = columns.collect();
+        if let Some(mapping) = &table.mapping {
+            let needed = columns.iter().filter(|column| column.role != Role::Ttl);
+            // SAFETY: as the callers promise.
+            unsafe { mapping.check_rights(relation, needed.map(|column| column.converter.name())) };
+        }
+        let has_property = columns.iter().any(|column| column.role == Role::Property);
+        // SAFETY: as the callers promise.
+        let documents = has_property.then(|| unsafe {
+            let name = "document".to_string();
+            (
+                Documents::of(relation),
+                Converter::new(name, pg_sys::JSONOID, -1, Bytes::AsText),
+            )
+        });
+        let needs = Needs {
+            kind: table.options.kind,
+            ttl: columns.iter().any(|column| column.role == Role::Ttl),
+            batch_size: table.options.batch_size,
+            one_key: !table.layout.has_key(),
+        };
+        Self {
+            user,
+            table,
+            shapes: Vec::new(),
+            conditions: Vec::new(),
+            columns,
+            documents,
+            needs,
+            order: Order::None,
+            line: None,
+            reading: None,
+            figures: Figures::default(),
+            rows: 0,
+        }
+    }
+
+    fn with(&mut self, conditions: Vec<Condition>, order: Order) {
+        self.shapes = conditions.iter().map(|condition| condition.shape).collect();
+        self.conditions = conditions;
+        self.order = order;
+    }
+
+    /// The next row; none at the end.
+    ///
+    /// # Safety
+    /// `context` must be the node's own; it is not looked at where the scan has no conditions.
+    pub unsafe fn next(&mut self, context: *mut pg_sys::ExprContext) -> Option<Row> {
+        if self.reading.is_none() {
+            // SAFETY: as the caller promises.
+            let operands = unsafe { self.operands(context) };
+            self.start(operands);
+        }
+        loop {
+            if let Some(row) = self.reading.as_mut().and_then(Reading::next_row) {
+                // SCAN finds more than a template's keys.
+                let mapping = self.table.mapping.as_ref();
+                if mapping.is_some_and(|mapping| !mapping.is_own(&row.key)) {
+                    continue;
+                }
+                self.rows += 1;
+                return Some(row);
+            }
+            if !self.advance() {
+                return None;
+            }
+        }
+    }
+
+    fn start(&mut self, operands: Vec<(Shape, Operand)>) {
+        pending::check_unchanged(&self.table);
+        let access = match &self.table.mapping {
+            Some(mapping) => mapping.keys.access(self.needs.kind, operands),
+            None => Access::new(self.needs.kind, &self.table.layout.keys, operands),
+        };
+        let access = match self.order {
+            Order::None => access,
+            order => access.by_score(order == Order::Descending),
+        };
+        self.reading = Some(Reading::new(self.needs, access));
+        if self.line.is_none() {
+            let database = self.table.options.database;
+            self.line = Some(cache::line(self.table.server, self.user, database));
+        }
+        self.ask();
+    }
+
+    /// Sends the next commands. Returns whether there were any.
+    fn ask(&mut self) -> bool {
+        let (Some(reading), Some(line)) = (&mut self.reading, &mut self.line) else {
+            return false;
+        };
+        let mut commands = Commands::default();
+        reading.ask(&mut commands);
+        line.send(&commands);
+        commands.count > 0
+    }
+
+    /// Takes the answers to what was asked, and asks for what is next. Returns whether any answers came.
+    fn advance(&mut self) -> bool {
+        let (Some(reading), Some(line)) = (&mut self.reading, &mut self.line) else {
+            return false;
+        };
+        if !reading.is_waiting() {
+            return false;
+        }
+        while reading.is_waiting() {
+            let reply = line.receive();
+            if let Err(problem) = reading.answer(reply) {
+                self.fail(&problem);
+            }
+        }
+        self.ask();
+        true
+    }
+
+    fn fail(&self, problem: &ReadProblem) -> ! {
+        match problem {
+            ReadProblem::OtherType => {
+                let key = match &self.table.options.keys {
+                    Keys::One(key) | Keys::Matching(key) => String::from_utf8_lossy(key).into_owned(),
+                };
+                raise(
+                    PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                    format!("the key \"{key}\" holds another type than {}", self.needs.kind),
+                    "",
+                    "See the table's option table_type.",
+                )
+            }
+            ReadProblem::Refused(text) => error::refused(text),
+            ReadProblem::Unexpected => {
+                error::garbled(&self.line.as_ref().map(Line::address).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Ends the reading for another one, over the same line if nothing is on its way there.
+    pub fn restart(&mut self) {
+        if self.reading.as_ref().is_some_and(Reading::is_waiting) {
+            self.stop();
+        }
+        self.reading = None;
+    }
+
+    /// Ends the reading; what is still on its way is nobody's.
+    pub fn stop(&mut self) {
+        self.reading = None;
+        if let Some(line) = self.line.take() {
+            self.figures.add(line.figures);
+        }
+    }
+
+    /// Whether times to live are asked for.
+    pub fn reads_ttl(&self) -> bool {
+        self.needs.ttl
+    }
+
+    /// What the scan has done so far.
+    pub fn figures(&self) -> Figures {
+        let mut figures = self.figures;
+        if let Some(line) = &self.line {
+            figures.add(line.figures);
+        }
+        figures
+    }
+
+    unsafe fn operands(&mut self, context: *mut pg_sys::ExprContext) -> Vec<(Shape, Operand)> {
+        self.conditions
+            .iter_mut()
+            // SAFETY: the expressions belong to the node whose context this is.
+            .map(|condition| (condition.shape, unsafe { condition.evaluate(context) }))
+            .collect()
+    }
+
+    /// Fills a slot with a row.
+    ///
+    /// # Safety
+    /// `slot` must have the table's columns and just have been cleared. The values are in the current memory context.
+    pub unsafe fn fill(&mut self, slot: *mut pg_sys::TupleTableSlot, row: &Row) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let count = self.table.columns.len();
+            let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
+            let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
+            let same = self.values(row, values, nulls);
+            pg_sys::ExecStoreVirtualTuple(slot);
+            if same {
+                identity::set_row_id(row, &mut (*slot).tts_tid);
+            }
+        }
+    }
+
+    /// The values of a row; those that are not needed are NULL. Returns whether the row is found again by what its
+    /// columns show.
+    ///
+    /// # Safety
+    /// There must be a place for each column. The values are in the current memory context.
+    pub unsafe fn values(&mut self, row: &Row, values: &mut [Datum], nulls: &mut [bool]) -> bool {
+        nulls.fill(true);
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mapping = self.table.mapping.as_ref();
+            if let Some((documents, converter)) = &mut self.documents
+                && let (Some(mapping), Element::Value(document)) = (mapping, &row.element)
+            {
+                mapping.telling(&row.key, None, Pinning::ALL, || {
+                    documents.read(converter.read(document), values, nulls);
+                });
+            }
+            let parts = mapping.and_then(|mapping| mapping.keys.parts(&row.key));
+            let parts = parts.unwrap_or_default();
+            let mut same = true;
+            for column in &mut self.columns {
+                if let Some(value) = column.value(row, &parts, mapping) {
+                    values[column.place] = value;
+                    nulls[column.place] = false;
+                    same = same && (!column.identifies || column.is_written_so(value, row, &parts));
+                }
+            }
+            same
+        }
+    }
+}
