@@ -51,6 +51,7 @@ UPDATE things SET b = 4 WHERE id = 4;
 \! redis HSET h:4 extra 'left over'
 UPDATE things SET a = NULL WHERE id = 4;
 UPDATE things SET a = 'four' WHERE id = 4;
+SELECT redis_cache.wait();
 \! redis HDEL h:4 extra
 \! cached ?:4
 
