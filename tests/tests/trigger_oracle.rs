@@ -5,7 +5,8 @@
 //! have logged, or every key of a mapping, if it was purged, and then for a reason that is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use pg_redis_cache_tests::{Dice, RowOracle, World, installation};
 use postgres::Client;
@@ -375,10 +376,16 @@ fn run(seed: u64) {
             mark(&mut redis, &touched);
         }
     }
-    println!(
-        "seed {seed}: {} statements in {} transactions, {} keys, purges: {:?}",
-        share.statements, share.commits, share.keys, share.purged
+    // Not by println!, which the runner keeps to itself when a test passes.
+    let told = writeln!(
+        std::io::stdout().lock(),
+        "trigger oracle, seed {seed}: {} statements in {} transactions, {} keys, purges: {:?}",
+        share.statements,
+        share.commits,
+        share.keys,
+        share.purged
     );
+    told.expect("the test can print");
     assert!(share.keys as u64 > TRANSACTIONS, "hardly anything was captured");
     let purged: i64 = share.purged.values().sum();
     assert!(
