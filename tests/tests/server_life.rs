@@ -333,9 +333,10 @@ fn redis_is_moved_and_moved_back() {
     let mut trial = Trial::begin(|world| world);
     let mut other = Redis::start();
     for _ in 0..3 {
+        // Before the purge, which comes as soon as the worker is there.
+        plant(&other);
         trial.world.postgres.set_conf("pg_redis_cache.url", &other.url());
         std::mem::swap(&mut trial.world.redis, &mut other);
-        plant(&trial.world.redis);
         until_purged(&trial.world.redis);
         trial.load.goes_on(40);
     }
