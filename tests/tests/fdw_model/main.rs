@@ -16,7 +16,7 @@ use pg_redis_cache_tests::World;
 use shape::Kind;
 use trial::Trial;
 
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 3;
 const STATEMENTS: u64 = 60;
 
 fn number(variable: &str) -> Option<u64> {
