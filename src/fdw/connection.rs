@@ -117,9 +117,7 @@ impl Shared {
                 count: 1,
             };
             line.send(&commands);
-            if let Reply::Error(text) = line.receive() {
-                error::refused(&text);
-            }
+            line.answer();
         }
         shared
     }
@@ -294,6 +292,23 @@ impl Line {
         let (reply, bytes) = self.connection.0.borrow_mut().receive(self.ticket);
         self.figures.bytes_received += bytes as u64;
         reply
+    }
+
+    /// The next answer, as [`Self::receive`]; raises if Redis has refused the command.
+    pub fn answer(&mut self) -> Reply {
+        let reply = self.receive();
+        match reply.error() {
+            Some(text) => error::refused(text),
+            None => reply,
+        }
+    }
+
+    /// Sends one command and returns its answer, as [`Self::answer`].
+    pub fn ask(&mut self, words: &[&[u8]]) -> Reply {
+        let mut commands = Commands::default();
+        commands.push(words);
+        self.send(&commands);
+        self.answer()
     }
 
     /// Where it leads to, without a password.

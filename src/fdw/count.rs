@@ -1,12 +1,12 @@
 //! `count(*)` of a whole collection under one key: Redis knows it.
 use pg_redis_cache_core::fdw::{Commands, Kind, Reply};
 use pgrx::{
-    PgSqlErrorCode, pg_guard,
+    pg_guard,
     pg_sys::{self, Datum, NodeTag, Oid},
 };
 
 use super::{cache, error, paths::ROUND_TRIP, pending, table::Table};
-use crate::{compat, nodes, sql::raise};
+use crate::{compat, nodes};
 
 /// What stands first in a plan's integers, where a scan's has its order.
 const COUNT: i32 = -1;
@@ -160,21 +160,15 @@ impl Count {
     fn ask(&self) -> i64 {
         pending::check_unchanged(&self.table);
         let mut line = cache::line(self.table.server, self.user, self.table.options.database);
+        let key = self.table.one_key();
         let mut commands = Commands::default();
-        commands.push(&[self.command().as_bytes(), &self.table.one_key()]);
+        commands.push(&[self.command().as_bytes(), &key]);
         line.send(&commands);
         match line.receive() {
             Reply::Integer(count) => count,
-            Reply::Error(text) if text.starts_with("WRONGTYPE") => raise(
-                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                format!(
-                    "the key \"{}\" holds another type than {}",
-                    String::from_utf8_lossy(&self.table.one_key()),
-                    self.table.options.kind
-                ),
-                "",
-                "See the table's option table_type.",
-            ),
+            Reply::Error(text) if text.starts_with("WRONGTYPE") => {
+                error::wrong_type(&key, self.table.options.kind)
+            }
             Reply::Error(text) => error::refused(&text),
             _ => error::garbled(&line.address()),
         }

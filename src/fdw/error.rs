@@ -1,7 +1,7 @@
 //! What goes wrong between a foreign table and Redis, as PostgreSQL's errors. No text has a password in it.
 use std::io;
 
-use pg_redis_cache_core::fdw::OptionProblem;
+use pg_redis_cache_core::fdw::{Kind, OptionProblem};
 use pgrx::PgSqlErrorCode;
 
 use crate::sql::raise;
@@ -58,6 +58,19 @@ pub fn refused(text: &str) -> ! {
         _ => (PgSqlErrorCode::ERRCODE_FDW_ERROR, ""),
     };
     raise(code, "Redis refused a command", text, hint)
+}
+
+/// A key holds another type than its table.
+pub fn wrong_type(key: &[u8], kind: Kind) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+        format!(
+            "the key \"{}\" holds another type than {kind}",
+            String::from_utf8_lossy(key)
+        ),
+        "",
+        "See the table's option table_type.",
+    )
 }
 
 /// Redis has not carried out a change.

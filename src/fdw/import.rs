@@ -5,10 +5,10 @@ use std::{
     ffi::CString,
 };
 
-use pg_redis_cache_core::fdw::{Commands, Kind, Reply, glob, step};
+use pg_redis_cache_core::fdw::{Commands, Kind, Reply, glob};
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys, pg_sys::panic::ErrorReport};
 
-use super::{cache, connection::Line, error};
+use super::{cache, connection::Line, key_scan};
 use crate::{
     capture::{
         columns::{MappedColumn, attribute_named},
@@ -20,8 +20,6 @@ use crate::{
 
 /// The remote schema that stands for the mappings.
 const MAPPINGS: &[u8] = b"mappings";
-/// How many keys are looked at at a time.
-const KEYS_AT_ONCE: &[u8] = b"1000";
 
 /// ImportForeignSchema. LIMIT TO and EXCEPT are PostgreSQL's: it leaves out what is returned and not wanted.
 #[pg_guard]
@@ -173,10 +171,10 @@ fn by_pattern(pattern: &[u8], server: pg_sys::Oid, server_name: &str) -> Vec<Str
     let user = unsafe { pg_sys::GetUserId() };
     let mut line = cache::line(server, user, None);
     let mut groups: BTreeMap<Group, Vec<u8>> = BTreeMap::new();
-    let mut cursor = Some(b"0".to_vec());
+    let mut cursor = key_scan::start();
     while let Some(from) = cursor {
-        let (next, keys) = page(&mut line, &from, pattern);
-        for (key, kind) in kinds(&mut line, keys) {
+        let (next, found) = key_scan::scan(&mut line, &from, pattern, None);
+        for (key, kind) in kinds(&mut line, found) {
             let end = key
                 .iter()
                 .rposition(|byte| *byte == b':')
@@ -200,26 +198,6 @@ fn by_pattern(pattern: &[u8], server: pg_sys::Oid, server_name: &str) -> Vec<Str
     commands
 }
 
-fn answer(line: &mut Line) -> Reply {
-    let reply = line.receive();
-    match reply.error() {
-        Some(text) => error::refused(text),
-        None => reply,
-    }
-}
-
-/// The keys of a SCAN's step, and where the next one begins.
-fn page(line: &mut Line, cursor: &[u8], pattern: &[u8]) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
-    let mut commands = Commands::default();
-    commands.push(&[b"SCAN", cursor, b"MATCH", pattern, b"COUNT", KEYS_AT_ONCE]);
-    line.send(&commands);
-    let Reply::Array(parts) = answer(line) else {
-        error::garbled(&line.address())
-    };
-    let (next, keys) = step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
-    (next, keys.into_iter().filter_map(Reply::into_bytes).collect())
-}
-
 /// The keys that hold something that can be a table, with its type.
 fn kinds(line: &mut Line, keys: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Kind)> {
     let mut commands = Commands::default();
@@ -228,7 +206,7 @@ fn kinds(line: &mut Line, keys: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Kind)> {
     let kind = |name: Vec<u8>| Kind::ALL.into_iter().find(|kind| kind.name().as_bytes() == name);
     keys.into_iter()
         .filter_map(|key| {
-            let found = answer(line).into_bytes();
+            let found = line.answer().into_bytes();
             Some((key, kind(found?)?))
         })
         .collect()
@@ -289,12 +267,10 @@ fn pattern_table(
 
 /// A stream's columns, after the fields of its first entry.
 fn entry_columns(line: &mut Line, key: &[u8]) -> String {
-    let mut commands = Commands::default();
-    commands.push(&[b"XRANGE", key, b"-", b"+", b"COUNT", b"1"]);
-    line.send(&commands);
+    let entries = line.ask(&[b"XRANGE", key, b"-", b"+", b"COUNT", b"1"]);
     let mut named = HashSet::from(["id".to_string(), "key".to_string(), "ttl".to_string()]);
     let mut columns = "id text".to_string();
-    if let Reply::Array(mut entries) = answer(line)
+    if let Reply::Array(mut entries) = entries
         && let Some(Reply::Array(mut entry)) = entries.pop()
         && let Some(Reply::Array(fields)) = entry.pop()
     {

@@ -23,6 +23,7 @@ mod explain;
 mod handler;
 mod identity;
 mod import;
+mod key_scan;
 mod mapped;
 mod modify;
 mod node;

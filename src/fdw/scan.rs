@@ -6,10 +6,7 @@ use pg_redis_cache_core::fdw::{
     Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, options::Keys,
     reading::Needs,
 };
-use pgrx::{
-    PgSqlErrorCode,
-    pg_sys::{self, Datum},
-};
+use pgrx::pg_sys::{self, Datum};
 
 use super::{
     cache,
@@ -23,7 +20,7 @@ use super::{
     table::Table,
     values::{Bytes, Converter},
 };
-use crate::{capture::text::Pinning, compat, nodes, sql::raise};
+use crate::{capture::text::Pinning, compat, nodes};
 
 /// See the module.
 pub struct Scan {
@@ -233,15 +230,8 @@ impl Scan {
     fn fail(&self, problem: &ReadProblem) -> ! {
         match problem {
             ReadProblem::OtherType => {
-                let key = match &self.table.options.keys {
-                    Keys::One(key) | Keys::Matching(key) => String::from_utf8_lossy(key).into_owned(),
-                };
-                raise(
-                    PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                    format!("the key \"{key}\" holds another type than {}", self.needs.kind),
-                    "",
-                    "See the table's option table_type.",
-                )
+                let (Keys::One(key) | Keys::Matching(key)) = &self.table.options.keys;
+                error::wrong_type(key, self.needs.kind)
             }
             ReadProblem::Refused(text) => error::refused(text),
             ReadProblem::Unexpected => {

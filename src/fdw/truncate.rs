@@ -1,21 +1,14 @@
 //! TRUNCATE of foreign tables: the one key, or every key of the pattern that holds the table's type.
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
-use pg_redis_cache_core::fdw::{
-    Commands, Kind, Reply,
-    options::Keys,
-    step::{self, Key},
-};
-use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use pg_redis_cache_core::fdw::{Commands, Kind, Reply, options::Keys, step::Key};
+use pgrx::{pg_guard, pg_sys};
 
-use super::{cache, connection::Line, error, pending, table::Table};
+use super::{cache, connection::Line, error, key_scan, pending, table::Table};
 use crate::{
     nodes,
-    sql::{self, queue, raise},
+    sql::{self, queue},
 };
-
-/// How many keys are looked at, and removed, at a time.
-const KEYS_AT_ONCE: &[u8] = b"1000";
 
 /// ExecForeignTruncate.
 #[pg_guard]
@@ -47,28 +40,19 @@ pub unsafe extern "C-unwind" fn truncate(
 }
 
 fn one(line: &mut Line, key: &[u8], kind: Kind) {
-    let found = ask(line, &[b"TYPE", key]);
-    match found {
+    match line.ask(&[b"TYPE", key]) {
         Reply::Status(found) if found == kind.name().as_bytes() => {
-            ask(line, &[b"UNLINK", key]);
+            line.ask(&[b"UNLINK", key]);
         }
-        Reply::Status(found) if found != b"none" => raise(
-            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!(
-                "the key \"{}\" holds another type than {kind}",
-                String::from_utf8_lossy(key)
-            ),
-            "",
-            "See the table's option table_type.",
-        ),
+        Reply::Status(found) if found != b"none" => error::wrong_type(key, kind),
         _ => {}
     }
 }
 
 /// Each step's keys go with the next step's command.
 fn matching(line: &mut Line, pattern: &[u8], kind: Kind) {
-    let mut cursor = Some(b"0".to_vec());
-    let mut found: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut cursor = key_scan::start();
+    let mut found: Vec<Vec<u8>> = Vec::new();
     while cursor.is_some() || !found.is_empty() {
         let mut commands = Commands::default();
         let removes = !found.is_empty();
@@ -78,30 +62,14 @@ fn matching(line: &mut Line, pattern: &[u8], kind: Kind) {
             found.drain(..).for_each(|key| commands.word(&key));
         }
         if let Some(cursor) = &cursor {
-            let kind = kind.name().as_bytes();
-            commands.push(&[
-                b"SCAN",
-                cursor,
-                b"MATCH",
-                pattern,
-                b"COUNT",
-                KEYS_AT_ONCE,
-                b"TYPE",
-                kind,
-            ]);
+            key_scan::push_scan(&mut commands, cursor, pattern, Some(kind));
         }
         line.send(&commands);
         if removes {
-            answer(line);
+            line.answer();
         }
         if cursor.is_some() {
-            let Reply::Array(parts) = answer(line) else {
-                error::garbled(&line.address())
-            };
-            let (next, keys) =
-                step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
-            found.extend(keys.into_iter().filter_map(Reply::into_bytes));
-            cursor = next;
+            (cursor, found) = key_scan::receive(line);
         }
     }
 }
@@ -109,50 +77,22 @@ fn matching(line: &mut Line, pattern: &[u8], kind: Kind) {
 /// Notes what is there now for removal at COMMIT.
 fn keep(table: &Table, user: pg_sys::Oid, line: &mut Line) {
     pending::check_unchanged(table);
-    let keys: HashSet<Key> = match &table.layout.keys {
+    let removed = match &table.layout.keys {
         Keys::One(_) => HashSet::from([table.one_key()]),
-        Keys::Matching(pattern) => {
-            let mut keys = HashSet::new();
-            let mut cursor = Some(b"0".to_vec());
-            while let Some(from) = cursor {
-                let kind = table.options.kind.name().as_bytes();
-                let scan: [&[u8]; 8] = [
-                    b"SCAN",
-                    &from,
-                    b"MATCH",
-                    pattern,
-                    b"COUNT",
-                    KEYS_AT_ONCE,
-                    b"TYPE",
-                    kind,
-                ];
-                let Reply::Array(parts) = ask(line, &scan) else {
-                    error::garbled(&line.address())
-                };
-                let (next, found) =
-                    step::cursor_and_found(parts).unwrap_or_else(|_| error::garbled(&line.address()));
-                keys.extend(found.into_iter().filter_map(Reply::into_bytes).map(Key::from));
-                cursor = next;
-            }
-            keys
-        }
+        Keys::Matching(pattern) => every_key(line, pattern, table.options.kind),
     };
     let mut commands = Commands::default();
-    keys.iter().for_each(|key| commands.push(&[b"UNLINK", key]));
-    pending::add(table, user, commands, keys);
+    removed.iter().for_each(|key| commands.push(&[b"UNLINK", key]));
+    pending::add(table, user, commands, removed);
 }
 
-fn ask(line: &mut Line, words: &[&[u8]]) -> Reply {
-    let mut commands = Commands::default();
-    commands.push(words);
-    line.send(&commands);
-    answer(line)
-}
-
-fn answer(line: &mut Line) -> Reply {
-    let reply = line.receive();
-    match reply.error() {
-        Some(text) => error::refused(text),
-        None => reply,
+fn every_key(line: &mut Line, pattern: &[u8], kind: Kind) -> HashSet<Key> {
+    let mut every = HashSet::new();
+    let mut cursor = key_scan::start();
+    while let Some(from) = cursor {
+        let (next, found) = key_scan::scan(line, &from, pattern, Some(kind));
+        every.extend(found.into_iter().map(Key::from));
+        cursor = next;
     }
+    every
 }
