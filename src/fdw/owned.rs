@@ -9,7 +9,7 @@ use crate::compat::unguarded;
 #[repr(C)]
 struct Owned<T> {
     callback: pg_sys::MemoryContextCallback,
-    value: Option<T>,
+    value: T,
 }
 
 /// Moves a value into a memory context, which drops it when it is reset. Its drop must not raise.
@@ -19,17 +19,14 @@ struct Owned<T> {
 pub unsafe fn keep<T>(context: pg_sys::MemoryContext, value: T) -> *mut T {
     let owned = Box::into_raw(Box::new(Owned {
         callback: pg_sys::MemoryContextCallback::default(),
-        value: Some(value),
+        value,
     }));
     // SAFETY: the callback lies in the box, which it releases itself.
     unsafe {
         (*owned).callback.func = Some(release::<T>);
         (*owned).callback.arg = owned.cast();
         unguarded::MemoryContextRegisterResetCallback(context, &raw mut (*owned).callback);
-        match &mut (*owned).value {
-            Some(value) => value,
-            None => std::ptr::null_mut(),
-        }
+        &raw mut (*owned).value
     }
 }
 
