@@ -1,7 +1,10 @@
 //! What goes wrong between a foreign table and Redis, as PostgreSQL's errors. No text has a password in it.
 use std::io;
 
-use pg_redis_cache_core::fdw::{Kind, OptionProblem};
+use pg_redis_cache_core::{
+    fdw::{Kind, OptionProblem},
+    redis::first_words,
+};
 use pgrx::PgSqlErrorCode;
 
 use crate::sql::raise;
@@ -41,7 +44,7 @@ pub fn garbled(address: &str) -> ! {
     )
 }
 
-/// Redis said no; the text begins with a code.
+/// Redis said no; the text begins with a code. Of it only the first words are shown.
 pub fn refused(text: &str) -> ! {
     let (code, hint) = match text.split(' ').next().unwrap_or_default() {
         "NOAUTH" | "WRONGPASS" => (
@@ -57,7 +60,7 @@ pub fn refused(text: &str) -> ! {
         "READONLY" => (PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, ""),
         _ => (PgSqlErrorCode::ERRCODE_FDW_ERROR, ""),
     };
-    raise(code, "Redis refused a command", text, hint)
+    raise(code, "Redis refused a command", first_words(text), hint)
 }
 
 /// A key holds another type than its table.

@@ -367,6 +367,17 @@ fn no_password_is_shown_anywhere() {
     client.batch_execute(table).unwrap();
     let error = refused(&mut client, "SELECT * FROM u");
     assert_hidden("the error of a wrong password in an address", &shown(&error));
+    // A Redis, or a proxy, that does not know AUTH repeats what it was given.
+    let renamed = Redis::start_with(&["--rename-command", "AUTH", "LOGIN"]);
+    world.execute(&format!(
+        "CREATE SERVER n FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port '127.0.0.1:{}'); \
+         CREATE USER MAPPING FOR CURRENT_USER SERVER n OPTIONS (password 'swordfish'); \
+         CREATE FOREIGN TABLE n (v text) SERVER n OPTIONS (table_type 'string', table_key_prefix 'u')",
+        renamed.port()
+    ));
+    let error = refused(&mut client, "SELECT * FROM n");
+    assert_eq!(error.detail(), Some("ERR unknown command"), "{error:?}");
+    assert_hidden("the error of an AUTH that is not known", &shown(&error));
     for broken in [
         "redis://:urlfish@",
         "redis://:urlfish@:x",

@@ -94,7 +94,7 @@ impl Cause {
         }
     }
 
-    /// The cause in an answer of Redis, cut where it begins to quote: it may quote a password, a key or a value.
+    /// The cause in an answer of Redis, cut by [`first_words`].
     pub fn of_reply(error: &ServerError) -> Self {
         Self::Server {
             code: first_words(error.code()),
@@ -129,8 +129,8 @@ impl fmt::Display for Cause {
 
 impl std::error::Error for Cause {}
 
-/// The text up to the first quotation mark, without what introduces the quotation.
-fn first_words(text: &str) -> String {
+/// What Redis said, cut where it begins to quote and where it gets long: it may quote a password, a key or a value.
+pub fn first_words(text: &str) -> String {
     let end = text.find(['\'', '"', '`', '\n', '\r']).unwrap_or(text.len());
     let text = &text[..text.floor_char_boundary(end.min(LONGEST_TEXT))];
     text.trim_end_matches([' ', ':', ',', '(', '>']).to_owned()

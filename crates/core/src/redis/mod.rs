@@ -45,6 +45,6 @@ pub use chunk::{Chunk, Expiry, HashFields, Target, Ticket};
 pub use engine::{Engine, EngineError, EngineHandle, Matcher, Note, PurgeJob, Request, Settings, Setup};
 pub use episode::Episode;
 pub use event::{Counts, Event, LossReason, PoolState, Server, Waker};
-pub use fault::{Cause, Fault};
+pub use fault::{Cause, Fault, first_words};
 #[cfg(fuzzing)]
 pub use line::read_answers;
