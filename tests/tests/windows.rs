@@ -68,22 +68,24 @@ fn assert_in_step(world: &World) {
 }
 
 /// A statement in a session that waits at a test point.
-fn waiting(world: &World, point: &str, milliseconds: u32, sql: &'static str) -> JoinHandle<()> {
+fn waiting(world: &World, point: &str, milliseconds: u32, sql: impl Into<String>) -> JoinHandle<()> {
     let mut client = world.connect();
     client
         .batch_execute(&format!(
             "SET pg_redis_cache.test_points = '{point}={milliseconds}'"
         ))
         .expect("the tests run on a build with test points");
-    spawn(move || client.batch_execute(sql).expect("the statement works"))
+    let sql = sql.into();
+    spawn(move || client.batch_execute(&sql).expect("the statement works"))
 }
 
-/// A writer that is visible, and whose entry comes to the ring later.
-fn late_writer(world: &World, milliseconds: u32, sql: &'static str, visible: &str) -> JoinHandle<()> {
-    let writer = waiting(world, "append", milliseconds, sql);
+/// A writer of row 1's version that is visible, and whose entry comes to the ring later.
+fn late_writer(world: &World, milliseconds: u32, version: u32) -> JoinHandle<()> {
+    let update = format!("UPDATE doc SET version = {version} WHERE id = 1");
+    let writer = waiting(world, "append", milliseconds, update);
     let mut client = world.connect();
     // Not by its key: that would fill.
-    let sql = format!("SELECT count(*) = 1 FROM doc WHERE {visible} AND id + 0 = 1");
+    let sql = format!("SELECT count(*) = 1 FROM doc WHERE version = {version} AND id + 0 = 1");
     eventually("the writer to be visible", SOON, || {
         let row = client.query_one(&sql, &[]);
         row.expect("the table can be read")
@@ -130,12 +132,7 @@ fn lose_a_change(world: &World) {
 #[test]
 fn a_late_writer_does_not_bring_an_older_row_back() {
     let world = world();
-    let late = late_writer(
-        &world,
-        SHORT,
-        "UPDATE doc SET version = 2 WHERE id = 1",
-        "version = 2",
-    );
+    let late = late_writer(&world, SHORT, 2);
     world.execute("UPDATE doc SET version = 3 WHERE id = 1");
     until_cached(&world, "3");
     end(late);
@@ -149,12 +146,7 @@ fn a_late_writer_does_not_bring_a_deleted_row_back() {
     let world = world();
     world.execute("SELECT version FROM doc WHERE id = 1");
     until_cached(&world, "1");
-    let late = late_writer(
-        &world,
-        SHORT,
-        "UPDATE doc SET version = 2 WHERE id = 1",
-        "version = 2",
-    );
+    let late = late_writer(&world, SHORT, 2);
     world.execute("DELETE FROM doc WHERE id = 1");
     until_cached(&world, "(nil)");
     end(late);
@@ -166,18 +158,8 @@ fn a_late_writer_does_not_bring_a_deleted_row_back() {
 #[test]
 fn a_late_writer_does_not_replace_what_a_reader_of_a_newer_row_has_filled() {
     let world = world();
-    let first = late_writer(
-        &world,
-        SHORT,
-        "UPDATE doc SET version = 2 WHERE id = 1",
-        "version = 2",
-    );
-    let second = late_writer(
-        &world,
-        LONG,
-        "UPDATE doc SET version = 3 WHERE id = 1",
-        "version = 3",
-    );
+    let first = late_writer(&world, SHORT, 2);
+    let second = late_writer(&world, LONG, 3);
     world.execute("SELECT version FROM doc WHERE id = 1");
     until_cached(&world, "3");
     end(first);
@@ -190,12 +172,7 @@ fn a_late_writer_does_not_replace_what_a_reader_of_a_newer_row_has_filled() {
 fn a_reader_with_an_older_snapshot_does_not_replace_what_a_newer_one_has_filled() {
     let world = world();
     let mut old = old_snapshot(&world);
-    let late = late_writer(
-        &world,
-        LONG,
-        "UPDATE doc SET version = 2 WHERE id = 1",
-        "version = 2",
-    );
+    let late = late_writer(&world, LONG, 2);
     world.execute("SELECT version FROM doc WHERE id = 1");
     until_cached(&world, "2");
     read_row(&mut old);
@@ -207,12 +184,7 @@ fn a_reader_with_an_older_snapshot_does_not_replace_what_a_newer_one_has_filled(
 #[test]
 fn a_late_writer_from_before_a_loss_does_not_bring_its_row_back() {
     let world = world();
-    let late = late_writer(
-        &world,
-        SHORT,
-        "UPDATE doc SET version = 2 WHERE id = 1",
-        "version = 2",
-    );
+    let late = late_writer(&world, SHORT, 2);
     lose_a_change(&world);
     end(late);
     world.wait();
