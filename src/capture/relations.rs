@@ -7,6 +7,7 @@
 //! and forgotten on relation cache invalidation.
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     ffi::CString,
     rc::Rc,
     time::Duration,
@@ -249,6 +250,14 @@ pub fn configured() -> Vec<Mapping> {
 /// The list of the settings, whatever `enabled` says.
 pub fn listed() -> Vec<Mapping> {
     config::parse_list(&gucs::text(&gucs::MAPPINGS)).unwrap_or_default()
+}
+
+/// The fingerprints of a list's mappings.
+pub fn fingerprints(list: &[Mapping]) -> HashSet<u64> {
+    let default_database = gucs::text(&gucs::DATABASE);
+    list.iter()
+        .map(|mapping| mapping.fingerprint(&default_database))
+        .collect()
 }
 
 /// The fingerprint of the configured list.

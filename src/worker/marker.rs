@@ -37,7 +37,6 @@ use pgrx::{
 use super::{Worker, config::NO_FINGERPRINT, heartbeat, register};
 use crate::{
     capture::relations,
-    gucs,
     shared::{MappingState, Shared},
     xact,
 };
@@ -147,11 +146,7 @@ unsafe extern "C-unwind" fn startup() {
 /// Gives the mappings of the document their places, before there is any other process.
 fn prepare(shared: Shared, past: Past) -> Claim {
     let list = relations::configured();
-    let default_database = gucs::text(&gucs::DATABASE);
-    let listed = |fingerprint| {
-        list.iter()
-            .any(|mapping| mapping.fingerprint(&default_database) == fingerprint)
-    };
+    let listed = relations::fingerprints(&list);
     let last = past.next_xid.saturating_sub(1);
     let mut epochs = Vec::new();
     {
@@ -160,7 +155,7 @@ fn prepare(shared: Shared, past: Past) -> Claim {
             shared.occupy_locked(place, known.fingerprint, &known.template);
             shared.set_kinds_locked(place, &known.kinds);
             shared.set_relation_locked(place, known.relation);
-            if listed(known.fingerprint) {
+            if listed.contains(&known.fingerprint) {
                 shared.gates().define_locked(place, known.fingerprint, last);
                 shared.set_state_locked(place, MappingState::Active);
                 epochs.push((place, shared.gates().note(place)));

@@ -82,15 +82,10 @@ fn placeless_lock() -> MutexGuard<'static, Vec<PastMapping>> {
 
 /// Returns the mappings for which there was no place.
 fn place_all(shared: Shared, known: Vec<PastMapping>) -> Vec<PastMapping> {
-    let list = relations::configured();
-    let default_database = gucs::text(&gucs::DATABASE);
-    let is_listed = |fingerprint| {
-        list.iter()
-            .any(|mapping| mapping.fingerprint(&default_database) == fingerprint)
-    };
+    let listed = relations::fingerprints(&relations::configured());
     let is_left = |mapping: &PastMapping| {
         let fingerprint = mapping.fingerprint;
-        shared.mapping_of(fingerprint).is_none() && !place(shared, mapping, is_listed(fingerprint))
+        shared.mapping_of(fingerprint).is_none() && !place(shared, mapping, listed.contains(&fingerprint))
     };
     known.into_iter().filter(is_left).collect()
 }
