@@ -346,6 +346,20 @@ pub unsafe fn counted_changes() -> Vec<(pg_sys::Oid, Counted)> {
     all
 }
 
+/// Makes a variable say the same as another of which outer joins can make it NULL (primnodes.h, `varnullingrels`, since
+/// 16).
+///
+/// # Safety
+/// Both must be variables of one query that is being planned.
+#[cfg_attr(feature = "pg15", allow(unused_variables))] // nothing to copy there
+pub unsafe fn copy_nulling(from: *const pg_sys::Var, to: *mut pg_sys::Var) {
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as the caller promises; sets of relations are shared by the nodes that have them.
+    unsafe {
+        (*to).varnullingrels = (*from).varnullingrels;
+    }
+}
+
 /// optimizer/util/pathnode.c, `create_foreignscan_path`, for a base relation. 18 asks also how many of
 /// the path's nodes are disabled, and for its join conditions.
 ///

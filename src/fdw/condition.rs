@@ -2,11 +2,15 @@
 use pg_redis_cache_core::fdw::{Comparison, Operand, Role, Shape, Target};
 use pgrx::pg_sys::{self, Datum};
 
-use super::values::{Bytes, Converter};
+use super::{private::Planned, table::Table, values::Converter};
 
 /// A condition whose operand has to be evaluated.
 pub struct Condition {
     pub shape: Shape,
+    /// The column's place.
+    place: usize,
+    /// Whether the operand comes from another table.
+    pub joins: bool,
     operand: *mut pg_sys::ExprState,
     /// Of the operand's type, or of its array's elements.
     converter: Converter,
@@ -34,16 +38,22 @@ pub fn target(role: &Role) -> Option<Target> {
 }
 
 impl Condition {
-    /// The operand's expression is made ready for the node.
+    /// The operand's expression is made ready for the node; none if the table has no such condition (any more).
     ///
     /// # Safety
     /// `operand` must be an expression of the plan of `node`, which is being started.
     pub unsafe fn new(
-        shape: Shape,
+        table: &Table,
+        planned: Planned,
         operand: *mut pg_sys::Expr,
-        bytes: Bytes,
-        node: *mut pg_sys::ForeignScanState,
-    ) -> Self {
+        node: *mut pg_sys::PlanState,
+    ) -> Option<Self> {
+        let Planned {
+            place,
+            comparison,
+            joins,
+        } = planned;
+        let shape = table.shape(place, comparison)?;
         // SAFETY: an expression of the node's plan; the node is being started.
         unsafe {
             let mut type_id = pg_sys::exprType(operand.cast());
@@ -51,13 +61,20 @@ impl Condition {
                 type_id = pg_sys::get_base_element_type(type_id);
                 ElementType::of(type_id)
             });
-            Self {
+            Some(Self {
                 shape,
-                operand: pg_sys::ExecInitExpr(operand, (&raw mut (*node).ss.ps).cast()),
-                converter: Converter::new("operand".to_string(), type_id, -1, bytes),
+                place,
+                joins,
+                operand: pg_sys::ExecInitExpr(operand, node),
+                converter: Converter::new("operand".to_string(), type_id, -1, table.bytes()),
                 elements,
-            }
+            })
         }
+    }
+
+    /// The condition as part of a look-up.
+    pub fn looked_up(&self, operand: Operand) -> (usize, Comparison, Operand) {
+        (self.place, self.shape.comparison, operand)
     }
 
     /// The operand's value.

@@ -121,7 +121,11 @@ unsafe fn text(label: &CStr, value: &str, explain: *mut pg_sys::ExplainState) {
     unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), explain) }
 }
 
-unsafe fn number(label: &CStr, value: u64, explain: *mut pg_sys::ExplainState) {
+/// A property that is a number.
+///
+/// # Safety
+/// `explain` must be EXPLAIN's own state.
+pub unsafe fn number(label: &CStr, value: u64, explain: *mut pg_sys::ExplainState) {
     // SAFETY: as `scan`.
     unsafe { pg_sys::ExplainPropertyInteger(label.as_ptr(), std::ptr::null(), value as i64, explain) }
 }

@@ -4,7 +4,7 @@ use pgrx::{
     pg_sys::{self, Datum, NodeTag},
 };
 
-use super::{analyze, count, explain, identity, import, modify, node, paths, plan, truncate};
+use super::{ahead, analyze, count, explain, identity, import, modify, node, paths, plan, truncate};
 
 /// The function that PostgreSQL calls.
 ///
@@ -13,6 +13,7 @@ use super::{analyze, count, explain, identity, import, modify, node, paths, plan
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn redis_fdw_handler(_call: pg_sys::FunctionCallInfo) -> Datum {
+    ahead::install();
     // SAFETY: a node of that tag, in the caller's memory context.
     let mut routine = unsafe { PgBox::<pg_sys::FdwRoutine>::alloc_node(NodeTag::T_FdwRoutine) };
     routine.GetForeignRelSize = Some(plan::size);

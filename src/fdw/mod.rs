@@ -10,6 +10,7 @@
 //! password is in any message, nor in EXPLAIN.
 //!
 //! Does not: keep to a snapshot. Redis has none; see `docs/FDW.md`.
+mod ahead;
 mod analyze;
 mod cache;
 mod catalog;

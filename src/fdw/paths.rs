@@ -12,7 +12,7 @@ use pgrx::{
 
 use super::{
     clauses::{self, Pushed},
-    private::Order,
+    private::{Order, of_path},
     table::Table,
 };
 use crate::{compat, nodes};
@@ -42,8 +42,16 @@ pub unsafe extern "C-unwind" fn paths(
             let mut path = cost(relation, read);
             // ZRANGE finds its place by score, ZSCAN does not.
             path.1 *= 1.1;
-            let path =
-                compat::foreign_path(root, relation, rows, path.0, path.1, keys, outer, order.to_list());
+            let path = compat::foreign_path(
+                root,
+                relation,
+                rows,
+                path.0,
+                path.1,
+                keys,
+                outer,
+                of_path(order, 0),
+            );
             pg_sys::add_path(relation, path.cast());
         }
         for needed in outer_relations(root, relation, &table) {
@@ -83,7 +91,7 @@ unsafe fn add(
     // SAFETY: the planner's own structures.
     unsafe {
         let (startup, total) = cost(relation, read);
-        let private = Order::None.to_list();
+        let private = of_path(Order::None, 0);
         let path = compat::foreign_path(root, relation, rows, startup, total, keys, outer, private);
         pg_sys::add_path(relation, path.cast());
     }
@@ -100,6 +108,17 @@ unsafe fn cost(relation: *mut pg_sys::RelOptInfo, read: f64) -> (f64, f64) {
         startup,
         startup + read * each + (read / WINDOW).floor() * ROUND_TRIP,
     )
+}
+
+/// The cost of reading `rows` for one outer row, as one of `batch` for which Redis is asked at once.
+///
+/// # Safety
+/// `relation` must be the planner's.
+pub unsafe fn cost_in_batch(relation: *mut pg_sys::RelOptInfo, rows: f64, batch: f64) -> (f64, f64) {
+    // SAFETY: as the caller promises.
+    let (startup, total) = unsafe { cost(relation, rows) };
+    let saved = ROUND_TRIP - ROUND_TRIP / batch;
+    (startup - saved, total - saved)
 }
 
 /// The order in which the query wants its rows, if that is the order of the scores of one zset: then Redis can give it.

@@ -6,9 +6,10 @@ use pgrx::{
 };
 
 use super::{
+    ahead::joins,
     clauses, count,
     paths::{is_one_row, pushed},
-    private::{Order, Private},
+    private::{self, Planned, Private},
     table::Table,
 };
 use crate::nodes;
@@ -73,12 +74,16 @@ pub unsafe extern "C-unwind" fn plan(
                 pushed.push(one);
             }
         }
+        let (order, ahead) = private::from_path((*path).fdw_private);
+        let planned = pushed.iter().map(|one| Planned {
+            place: one.place,
+            comparison: one.shape.comparison,
+            joins: joins(root, one),
+        });
         let private = Private {
-            conditions: pushed
-                .iter()
-                .map(|one| (one.place, one.shape.comparison))
-                .collect(),
-            order: Order::from_list((*path).fdw_private),
+            conditions: planned.collect(),
+            order,
+            ahead,
             needed: needed(relation, clauses, &table),
         };
         pg_sys::make_foreignscan(

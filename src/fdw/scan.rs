@@ -3,15 +3,15 @@
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, Target, options::Keys,
-    reading::Needs,
+    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, options::Keys, reading::Needs,
 };
 use pgrx::pg_sys::{self, Datum};
 
 use super::{
+    ahead::{Follower, Lookup},
     cache,
     column::Column,
-    condition::{Condition, target},
+    condition::Condition,
     connection::{Figures, Line},
     error, identity,
     mapped::Documents,
@@ -31,10 +31,14 @@ pub struct Scan {
     columns: Vec<Column>,
     /// For a mapping's JSON documents, if any of their members is needed.
     documents: Option<(Documents, Converter)>,
-    needs: Needs,
+    pub needs: Needs,
     pub order: Order,
     line: Option<Line>,
     reading: Option<Reading>,
+    /// Where the scan is the inner side of a join with look-ahead.
+    follower: Option<Follower>,
+    /// What that has found for the present outer row.
+    found: Option<std::vec::IntoIter<Row>>,
     /// What the scan has done, rescans included.
     pub figures: Figures,
     pub rows: u64,
@@ -54,18 +58,8 @@ impl Scan {
             let private = Private::from_list((*plan).fdw_private);
             let operands = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs);
             let conditions = private.conditions.iter().zip(operands);
-            let conditions = conditions.filter_map(|((place, comparison), operand)| {
-                let shape = Shape {
-                    target: target(table.layout.role(*place)?)?,
-                    comparison: *comparison,
-                };
-                // What the plan knew of the mapped table may have changed: no foreign table's plan depends on it.
-                if let (Target::Part(part), Some(mapping)) = (shape.target, &table.mapping) {
-                    let column = table.columns[*place].as_ref()?;
-                    let base = pg_sys::getBaseType(column.type_id);
-                    mapping.has_text_of(part, base, column.modifier).then_some(())?;
-                }
-                Some(Condition::new(shape, operand, table.bytes(), node))
+            let conditions = conditions.filter_map(|(planned, operand)| {
+                Condition::new(&table, *planned, operand, (&raw mut (*node).ss.ps).cast())
             });
             let conditions = conditions.collect();
             let identifies = (*plan).fsSystemCol;
@@ -77,6 +71,7 @@ impl Scan {
                 identifies,
             );
             scan.with(conditions, private.order);
+            scan.follower = Follower::new((*node).ss.ps.state, private.ahead);
             scan
         }
     }
@@ -143,6 +138,8 @@ impl Scan {
             order: Order::None,
             line: None,
             reading: None,
+            follower: None,
+            found: None,
             figures: Figures::default(),
             rows: 0,
         }
@@ -159,13 +156,20 @@ impl Scan {
     /// # Safety
     /// `context` must be the node's own; it is not looked at where the scan has no conditions.
     pub unsafe fn next(&mut self, context: *mut pg_sys::ExprContext) -> Option<Row> {
-        if self.reading.is_none() {
+        if self.reading.is_none() && self.found.is_none() {
             // SAFETY: as the caller promises.
             let operands = unsafe { self.operands(context) };
-            self.start(operands);
+            self.found = self.ahead(&operands);
+            if self.found.is_none() {
+                self.start(operands);
+            }
         }
         loop {
-            if let Some(row) = self.reading.as_mut().and_then(Reading::next_row) {
+            let row = match (&mut self.found, &mut self.reading) {
+                (Some(found), _) => found.next(),
+                (None, reading) => reading.as_mut().and_then(Reading::next_row),
+            };
+            if let Some(row) = row {
                 // SCAN finds more than a template's keys.
                 let mapping = self.table.mapping.as_ref();
                 if mapping.is_some_and(|mapping| !mapping.is_own(&row.key)) {
@@ -180,22 +184,55 @@ impl Scan {
         }
     }
 
+    /// The rows that were asked for with those of other outer rows.
+    fn ahead(&mut self, conditions: &[(Shape, Operand)]) -> Option<std::vec::IntoIter<Row>> {
+        let mut follower = self.follower.take()?;
+        let rows = follower.rows(self, conditions);
+        self.follower = Some(follower);
+        rows.map(Vec::into_iter)
+    }
+
     fn start(&mut self, operands: Vec<(Shape, Operand)>) {
         pending::check_unchanged(&self.table);
-        let access = match &self.table.mapping {
-            Some(mapping) => mapping.keys.access(self.needs.kind, operands),
-            None => Access::new(self.needs.kind, &self.table.layout.keys, operands),
-        };
         let access = match self.order {
-            Order::None => access,
-            order => access.by_score(order == Order::Descending),
+            Order::None => self.access(operands),
+            order => self.access(operands).by_score(order == Order::Descending),
         };
         self.reading = Some(Reading::new(self.needs, access));
-        if self.line.is_none() {
-            let database = self.table.options.database;
-            self.line = Some(cache::line(self.table.server, self.user, database));
-        }
+        self.line();
         self.ask();
+    }
+
+    /// The way to the rows that may meet conditions.
+    pub fn access(&self, conditions: Vec<(Shape, Operand)>) -> Access {
+        match &self.table.mapping {
+            Some(mapping) => mapping.keys.access(self.needs.kind, conditions),
+            None => Access::new(self.needs.kind, &self.table.layout.keys, conditions),
+        }
+    }
+
+    /// The scan's line to Redis.
+    pub fn line(&mut self) -> &mut Line {
+        let Self { table, user, .. } = self;
+        self.line
+            .get_or_insert_with(|| cache::line(table.server, *user, table.options.database))
+    }
+
+    /// Those of the conditions whose operands come from other tables, as a look-up.
+    pub fn lookup(&self, conditions: &[(Shape, Operand)]) -> Lookup {
+        let all = self.conditions.iter().zip(conditions);
+        let joining = all.filter(|(condition, _)| condition.joins);
+        let joining = joining.map(|(condition, (_, operand))| condition.looked_up(operand.clone()));
+        let mut joining: Lookup = joining.collect();
+        joining.sort_unstable();
+        joining
+    }
+
+    /// The others.
+    pub fn constant(&self, conditions: &[(Shape, Operand)]) -> Vec<(Shape, Operand)> {
+        let all = self.conditions.iter().zip(conditions);
+        let constant = all.filter(|(condition, _)| !condition.joins);
+        constant.map(|(_, condition)| condition.clone()).collect()
     }
 
     /// Sends the next commands. Returns whether there were any.
@@ -227,7 +264,8 @@ impl Scan {
         true
     }
 
-    fn fail(&self, problem: &ReadProblem) -> ! {
+    /// Raises why reading cannot go on.
+    pub fn fail(&self, problem: &ReadProblem) -> ! {
         match problem {
             ReadProblem::OtherType => {
                 let (Keys::One(key) | Keys::Matching(key)) = &self.table.options.keys;
@@ -246,6 +284,7 @@ impl Scan {
             self.stop();
         }
         self.reading = None;
+        self.found = None;
     }
 
     /// Ends the reading; what is still on its way is nobody's.

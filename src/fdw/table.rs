@@ -1,6 +1,6 @@
 //! A foreign table: its options, and what each of its columns stands for.
 use pg_redis_cache_core::fdw::{
-    Column, Layout, TableOptions,
+    Column, Comparison, Layout, Shape, TableOptions, Target,
     options::{self, Keys},
     step::Key,
 };
@@ -10,7 +10,7 @@ use pgrx::{
 };
 
 use super::{
-    catalog, error,
+    catalog, condition, error,
     mapped::Mapped,
     values::{Bytes, Converter},
 };
@@ -18,6 +18,7 @@ use crate::{compat, nodes, sql::raise};
 
 /// See the module.
 pub struct Table {
+    pub relid: Oid,
     pub server: Oid,
     pub server_name: String,
     pub options: TableOptions,
@@ -49,6 +50,7 @@ impl Table {
         if let Some(mapping) = options::mapping(&given) {
             let (mapping, options, layout) = Mapped::open(mapping, &given, &columns);
             return Self {
+                relid,
                 server,
                 server_name: name,
                 options,
@@ -72,6 +74,7 @@ impl Table {
             )
         });
         Self {
+            relid,
             server,
             server_name: name,
             options,
@@ -96,6 +99,19 @@ impl Table {
     /// The key of a table over one.
     pub fn one_key(&self) -> Key {
         self.key.clone()
+    }
+
+    /// A condition on the column at a place, if Redis can be asked by it.
+    pub fn shape(&self, place: usize, comparison: Comparison) -> Option<Shape> {
+        let target = condition::target(self.layout.role(place)?)?;
+        // What a plan knew of the mapped table may have changed: no foreign table's plan depends on it.
+        if let (Target::Part(part), Some(mapping)) = (target, &self.mapping) {
+            let column = self.columns.get(place)?.as_ref()?;
+            // SAFETY: a catalog look-up.
+            let base = unsafe { pg_sys::getBaseType(column.type_id) };
+            mapping.has_text_of(part, base, column.modifier).then_some(())?;
+        }
+        Some(Shape { target, comparison })
     }
 
     /// What Redis has of bytea values.

@@ -26,7 +26,7 @@ pub enum Target {
 }
 
 /// How the column stands to the operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Comparison {
     Equal,
     /// Equal to one of many.
@@ -105,7 +105,7 @@ impl Shape {
 }
 
 /// What a column is compared with, as Redis has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operand {
     /// No row meets the condition.
     Null,

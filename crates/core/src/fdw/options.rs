@@ -93,7 +93,7 @@ const SECRETS: &[Place] = &[Place::Wrapper, Place::Server, Place::UserMapping];
 const TABLE: &[Place] = &[Place::Wrapper, Place::Server, Place::Table];
 
 /// The options of a table over a mapping: the rest the mapping says.
-const OF_MAPPING: &[&str] = &["mapping", "batch_size"];
+const OF_MAPPING: &[&str] = &["mapping", "batch_size", "join_batch_size"];
 
 /// What redis_fdw_rs calls its pool's settings: taken and without effect, for there is no pool.
 const POOL: &str = "pool_";
@@ -329,6 +329,8 @@ pub struct TableOptions {
     pub ttl: Option<i64>,
     /// How many elements are asked for, or written, at a time.
     pub batch_size: usize,
+    /// How many rows of a join's other side are looked up at a time; 1: each by itself.
+    pub join_batch_size: usize,
     /// Whether a row whose key the table's pattern does not match is refused, rather than warned of.
     pub strict_key_prefix: bool,
     /// Whether changes are kept until COMMIT.
@@ -368,6 +370,9 @@ impl TableOptions {
             batch_size: last("batch_size")
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(5000),
+            join_batch_size: last("join_batch_size")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(1000),
             strict_key_prefix: last("strict_key_prefix").and_then(boolean).unwrap_or(false),
             transactional: last("transactional").and_then(boolean).unwrap_or(false),
         })

@@ -142,6 +142,18 @@ impl Reading {
         }
     }
 
+    /// The same with another first window, for what is known to be small.
+    #[must_use]
+    pub fn with_window(mut self, window: usize) -> Self {
+        self.window = window.clamp(10, self.needs.batch_size.max(10));
+        self
+    }
+
+    /// How many elements the next window is to have.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
     /// The next row of those that have been read.
     pub fn next_row(&mut self) -> Option<Row> {
         self.rows.pop_front()

@@ -63,7 +63,10 @@ fn a_table_over_a_mapping_has_no_other_meaning() {
     assert_eq!(mapping(&options), Some("users"));
     let both = given(&[("mapping", "users"), ("table_type", "set")]);
     let problem = check(Place::Table, &both).unwrap_err();
-    assert_eq!(problem.hint(), "Valid options here: mapping, batch_size.");
+    assert_eq!(
+        problem.hint(),
+        "Valid options here: mapping, batch_size, join_batch_size."
+    );
     assert!(check(Place::Server, &given(&[("mapping", "users")])).is_err());
     assert!(check(Place::Table, &given(&[("mapping", "")])).is_err());
 }
