@@ -97,7 +97,46 @@ SELECT count(*) FROM (SELECT * FROM ids JOIN z ON f = member FOR UPDATE OF ids) 
 UPDATE ids SET f = 'x' || score FROM z WHERE f = member AND id > 9990;
 SELECT * FROM ids WHERE id > 9990 ORDER BY id;
 ROLLBACK;
--- what is too large is asked for row by row
+-- fewer rows are kept where memory is short, and what is too large is asked for row by row
 SET work_mem = '64kB';
-SELECT count(*), sum(id) FROM ids JOIN h ON f = field;
+CREATE TABLE wide AS SELECT id, f, repeat('x', 1000) AS filler FROM ids;
+ANALYZE wide;
+SELECT trips($$SELECT * FROM wide JOIN h ON f = field$$);
+SELECT count(*), sum(id) FROM wide JOIN h ON f = field;
 RESET work_mem;
+CREATE FOREIGN TABLE large (field text, value text) SERVER redis_server OPTIONS (table_type 'hash', table_key_prefix 'large');
+INSERT INTO large SELECT i * 5, repeat('y', 100000) FROM generate_series(1, 400) i;
+ANALYZE large;
+SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_memoize = off;
+SELECT trips($$SELECT * FROM ids JOIN large ON f = field$$);
+SELECT count(*), sum(length(value)) FROM ids JOIN large ON f = field;
+
+-- every kind of join, beside the same without look-ahead
+CREATE FOREIGN TABLE h1 (field text, value text) SERVER redis_server OPTIONS (table_type 'hash', table_key_prefix 'h', join_batch_size '1');
+CREATE FOREIGN TABLE kh1 (key text, field text, value text, ttl int) SERVER redis_server OPTIONS (table_type 'hash', table_key_prefix 'kh:*', join_batch_size '1');
+CREATE FUNCTION differs(query text) RETURNS bigint LANGUAGE plpgsql AS $body$
+DECLARE
+    differing bigint;
+    plain text := regexp_replace(query, '(JOIN|FROM) (k?h)\M', '\1 \21 \2', 'g');
+    compared text := format('SELECT count(*) FROM ((%1$s EXCEPT ALL %2$s) UNION ALL (%2$s EXCEPT ALL %1$s)) x', query, plain);
+    line text;
+    ahead boolean := false;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN ' || query LOOP ahead := ahead OR line ~ 'Look-Ahead'; END LOOP;
+    IF NOT ahead THEN RAISE WARNING 'no look-ahead: %', query; END IF;
+    EXECUTE compared INTO differing;
+    RETURN differing;
+END $body$;
+CREATE TABLE few AS SELECT * FROM ids WHERE id IS NULL OR id < 1000;
+ANALYZE few; ANALYZE h1; ANALYZE kh1;
+SELECT differs($$SELECT id, h.value FROM few JOIN h ON f = h.field$$);
+SELECT differs($$SELECT id, h.value FROM few LEFT JOIN h ON f = h.field AND id > 50$$);
+SELECT differs($$SELECT id FROM few WHERE EXISTS (SELECT FROM h WHERE h.field = f AND h.value LIKE 'v1%')$$);
+SELECT differs($$SELECT id FROM few WHERE NOT EXISTS (SELECT FROM h WHERE h.field = f AND h.value LIKE 'v1%')$$);
+SELECT differs($$SELECT id, h.value FROM few JOIN h ON h.field = ANY (ARRAY[f, NULL, '7'])$$);
+SELECT differs($$SELECT id, kh.value FROM few LEFT JOIN kh ON kh.key = 'kh:' || id AND kh.field = 'f' || id % 3$$);
+SELECT differs($$SELECT id, kh.value, kh.ttl > 0 FROM few JOIN kh ON kh.key = 'kh:' || id AND kh.field IN ('f1', 'f' || id % 4)$$);
+SELECT differs($$SELECT id, kh.value FROM few LEFT JOIN kh ON kh.key = 'kh:' || id$$);
+SELECT differs($$SELECT a.id, h.value, kh.value FROM few a LEFT JOIN h ON a.f = h.field LEFT JOIN few b ON b.f = h.field LEFT JOIN kh ON kh.key = 'kh:' || b.id AND kh.field = 'f1'$$);
+SELECT differs($$SELECT id, (h.*)::text FROM few JOIN h ON f = h.field$$);
+SELECT differs($$SELECT x.id, h.value FROM (SELECT id, max(f) AS m FROM few GROUP BY id) x LEFT JOIN h ON m = h.field$$);
