@@ -8,7 +8,7 @@ use super::{private::Planned, table::Table, values::Converter};
 pub struct Condition {
     pub shape: Shape,
     /// The column's place.
-    place: usize,
+    pub place: usize,
     /// Whether the operand comes from another table.
     pub joins: bool,
     operand: *mut pg_sys::ExprState,

@@ -218,17 +218,20 @@ impl Scan {
             .get_or_insert_with(|| cache::line(table.server, *user, table.options.database))
     }
 
-    /// Those of the conditions whose operands come from other tables, as a look-up.
-    pub fn lookup(&self, conditions: &[(Shape, Operand)]) -> Lookup {
+    /// Whether a look-up is that by those of the conditions whose operands come from other tables.
+    pub fn is_lookup(&self, conditions: &[(Shape, Operand)], lookup: &Lookup) -> bool {
         let all = self.conditions.iter().zip(conditions);
         let joining = all.filter(|(condition, _)| condition.joins);
-        let joining = joining.map(|(condition, (_, operand))| condition.looked_up(operand.clone()));
-        let mut joining: Lookup = joining.collect();
+        let mut joining: Vec<_> = joining
+            .map(|(condition, (shape, operand))| (condition.place, shape.comparison, operand))
+            .collect();
         joining.sort_unstable();
-        joining
+        joining.into_iter().eq(lookup
+            .iter()
+            .map(|(place, comparison, operand)| (*place, *comparison, operand)))
     }
 
-    /// The others.
+    /// The conditions of which every row has the same operands.
     pub fn constant(&self, conditions: &[(Shape, Operand)]) -> Vec<(Shape, Operand)> {
         let all = self.conditions.iter().zip(conditions);
         let constant = all.filter(|(condition, _)| !condition.joins);

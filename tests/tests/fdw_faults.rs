@@ -12,6 +12,9 @@ use pg_redis_cache_tests::{Dice, Redis, World, eventually, private_kilobytes};
 use postgres::Client;
 use postgres::error::{DbError, SqlState};
 
+/// A join for which Redis is asked ahead.
+const JOIN: &str = "SELECT * FROM ids JOIN h USING (field)";
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// A server `r` at that address, and tables over it: a hash `h`, a set `s`, a zset `z`, strings `k`.
@@ -32,6 +35,9 @@ fn world() -> World {
     let world = World::builder().proxied().start();
     world.execute(&tables(&world.proxy().url()));
     world.execute("INSERT INTO h SELECT i, 'value ' || i FROM generate_series(1, 20000) i");
+    world.execute(
+        "CREATE TABLE ids AS SELECT i::text AS field FROM generate_series(1, 5000) i; ANALYZE ids, h",
+    );
     world
 }
 
@@ -68,7 +74,8 @@ fn end_somewhere(world: &World, client: &mut Client, dice: &mut Dice) {
     let rows = 1 + dice.below(3_000);
     let cursor = format!("BEGIN; DECLARE c CURSOR FOR SELECT * FROM h; FETCH {rows} FROM c");
     let divides = format!("SELECT 1 / ((SELECT {rows}) - row_number() OVER ()) FROM h");
-    match dice.below(8) {
+    let joined = format!("{JOIN} LIMIT {rows}");
+    match dice.below(11) {
         0 => drop(refused(client, &divides)),
         1 => drop(number(
             client,
@@ -99,6 +106,23 @@ fn end_somewhere(world: &World, client: &mut Client, dice: &mut Dice) {
             world.proxy().cut();
             // What was read ahead may be the rest.
             let _ = client.batch_execute("FETCH ALL FROM c");
+            client.batch_execute("ROLLBACK").unwrap();
+        }
+        7 => drop(number(client, &format!("SELECT count(*) FROM ({joined}) s"))),
+        8 => drop(refused(
+            client,
+            &JOIN.replace('*', &format!("1 / ({rows} - field::int)")),
+        )),
+        9 => {
+            client
+                .batch_execute(&format!(
+                    "BEGIN; DECLARE j CURSOR FOR {JOIN}; FETCH {rows} FROM j"
+                ))
+                .unwrap();
+            assert_values(client, dice);
+            world.proxy().cut();
+            // The rest was read ahead, or is asked for over a connection that is gone.
+            let _ = client.batch_execute("FETCH ALL FROM j");
             client.batch_execute("ROLLBACK").unwrap();
         }
         _ => {

@@ -1,5 +1,5 @@
 //! The inner side of a join with look-ahead: reads for many outer rows, and hands out to each its own.
-use std::{collections::HashMap, rc::Rc};
+use std::rc::Rc;
 
 use pg_redis_cache_core::fdw::{Access, Commands, Lookups, Operand, Row, Shape};
 use pgrx::pg_sys;
@@ -19,19 +19,18 @@ pub struct Follower {
     state: *mut pg_sys::EState,
     number: Number,
     ahead: Option<Shared>,
-    /// The batch that was announced last, and what has been read of it.
-    batch: Option<Batch>,
+    /// What has been read of a batch.
+    read: Option<Read>,
     window: usize,
     /// How many look-ups are made at a time; 1: the scan does it by itself.
     at_once: usize,
 }
 
-struct Batch {
-    number: u64,
-    lookups: Vec<Lookup>,
-    places: HashMap<Lookup, usize>,
-    /// From the look-up at that place on.
-    read: Option<(usize, Lookups)>,
+struct Read {
+    batch: u64,
+    /// The place of the first of the look-ups.
+    from: usize,
+    lookups: Lookups,
 }
 
 impl Follower {
@@ -41,7 +40,7 @@ impl Follower {
             state,
             number,
             ahead: None,
-            batch: None,
+            read: None,
             window: FIRST_WINDOW,
             at_once: usize::MAX,
         })
@@ -55,56 +54,38 @@ impl Follower {
         }
         let ahead = Rc::clone(self.ahead.as_ref()?);
         let ahead = ahead.borrow();
-        if self
-            .batch
-            .as_ref()
-            .is_none_or(|batch| batch.number != ahead.batch)
-        {
-            self.batch = Some(Batch::of(&ahead));
+        if !scan.is_lookup(conditions, ahead.lookups.get(ahead.current)?) {
+            return None;
         }
-        let batch = self.batch.as_mut()?;
-        let place = *batch.places.get(&scan.lookup(conditions))?;
-        if let Some(rows) = batch.rows(place) {
+        if let Some(read) = self.read.as_ref().filter(|read| read.batch == ahead.batch)
+            && let Some(rows) = read.lookups.rows(ahead.current - read.from)
+        {
             return Some(rows);
         }
+        self.read = None;
+        self.read(scan, conditions, &ahead);
+        self.read.as_ref()?.lookups.rows(0)
+    }
+
+    /// Reads from the present look-up of a batch on as many as do not come to too much.
+    fn read(&mut self, scan: &mut Scan, conditions: &[(Shape, Operand)], ahead: &Ahead) {
+        let constant = scan.constant(conditions);
+        let remaining = &ahead.lookups[ahead.current..];
         while self.at_once > 1 {
-            let constant = scan.constant(conditions);
-            let lookups = batch.lookups[place..].iter().take(self.at_once);
+            let lookups = remaining.iter().take(self.at_once);
             let accesses: Vec<Access> = lookups.map(|lookup| access(scan, &constant, lookup)).collect();
             let count = accesses.len();
-            let lookups = Lookups::new(scan.needs, accesses, self.window);
-            if let Some(lookups) = read(scan, lookups) {
+            if let Some(lookups) = read(scan, Lookups::new(scan.needs, accesses, self.window)) {
                 self.window = lookups.window().unwrap_or(self.window);
-                batch.read = Some((place, lookups));
-                return batch.rows(place);
+                self.read = Some(Read {
+                    batch: ahead.batch,
+                    from: ahead.current,
+                    lookups,
+                });
+                return;
             }
             self.at_once = (count / SHRINKING).max(1);
         }
-        None
-    }
-}
-
-impl Batch {
-    fn of(ahead: &Ahead) -> Self {
-        let mut places = HashMap::with_capacity(ahead.lookups.len());
-        let mut lookups = Vec::new();
-        for lookup in &ahead.lookups {
-            if !places.contains_key(lookup) {
-                places.insert(lookup.clone(), lookups.len());
-                lookups.push(lookup.clone());
-            }
-        }
-        Self {
-            number: ahead.batch,
-            lookups,
-            places,
-            read: None,
-        }
-    }
-
-    fn rows(&self, place: usize) -> Option<Vec<Row>> {
-        let (from, lookups) = self.read.as_ref()?;
-        lookups.rows(place.checked_sub(*from)?)
     }
 }
 

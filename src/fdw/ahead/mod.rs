@@ -6,7 +6,8 @@
 //! ([`Ahead`]). The inner scan reads all of that at once ([`follower`]), and hands out to each outer row its own.
 //!
 //! Guarantees: the nested loop, and with it every kind of join, every condition and EvalPlanQual, stays PostgreSQL's
-//! own. What an outer row gets does not depend on what was said ahead: what is not found there is read as without it.
+//! own. What an outer row gets does not depend on what was said ahead: a look-up that is not the one that was said for the
+//! row is made as without it.
 //! The outer rows that are kept are bounded by `work_mem` and `join_batch_size`, what is read for them by
 //! [`follower::MOST_BYTES`]. Few rows are fetched ahead at first, for a LIMIT may need no more.
 mod follower;
@@ -38,6 +39,8 @@ pub struct Ahead {
     /// Counts the batches.
     pub batch: u64,
     pub lookups: Vec<Lookup>,
+    /// The place of the row that was handed on last.
+    pub current: usize,
 }
 
 type Shared = Rc<RefCell<Ahead>>;

@@ -183,6 +183,7 @@ unsafe extern "C-unwind" fn next(node: *mut pg_sys::CustomScanState) -> *mut pg_
         }
         match own.rows.get(own.next) {
             Some(row) => {
+                own.ahead.borrow_mut().current = own.next;
                 own.next += 1;
                 pg_sys::ExecForceStoreMinimalTuple(*row, slot, false);
                 slot

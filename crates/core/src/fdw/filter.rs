@@ -236,6 +236,7 @@ pub(super) fn common(known: Option<Vec<Vec<u8>>>, new: Vec<Vec<u8>>) -> Vec<Vec<
             known.retain(|value| new.contains(value));
             known
         }
+        None if new.len() < 2 => new,
         None => {
             let mut seen = HashSet::new();
             new.into_iter()
