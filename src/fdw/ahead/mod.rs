@@ -45,27 +45,38 @@ pub struct Ahead {
 
 type Shared = Rc<RefCell<Ahead>>;
 
+/// What one join of a running statement says.
+struct Announced {
+    state: *mut pg_sys::EState,
+    number: Number,
+    ahead: Weak<RefCell<Ahead>>,
+}
+
 thread_local! {
-    /// Those of the statements that run, by which their nodes find each other.
-    static RUNNING: RefCell<Vec<(*mut pg_sys::EState, Number, Weak<RefCell<Ahead>>)>> = const { RefCell::new(Vec::new()) };
+    /// By which the two nodes of a join find each other.
+    static ANNOUNCED: RefCell<Vec<Announced>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Makes what the outer side of a join says known to its inner side. It is forgotten when the last of them is dropped.
 fn announce(state: *mut pg_sys::EState, number: Number) -> Shared {
     let ahead = Shared::default();
-    RUNNING.with_borrow_mut(|running| {
-        running.retain(|(.., ahead)| ahead.strong_count() > 0);
-        running.push((state, number, Rc::downgrade(&ahead)));
+    ANNOUNCED.with_borrow_mut(|announced| {
+        announced.retain(|other| other.ahead.strong_count() > 0);
+        announced.push(Announced {
+            state,
+            number,
+            ahead: Rc::downgrade(&ahead),
+        });
     });
     ahead
 }
 
 /// What the outer side of a join says, if the statement has one.
 fn find(state: *mut pg_sys::EState, number: Number) -> Option<Shared> {
-    RUNNING.with_borrow(|running| {
-        let mut running = running.iter();
-        let (.., ahead) = running
-            .find(|(of, known, ahead)| *of == state && *known == number && ahead.strong_count() > 0)?;
-        ahead.upgrade()
+    ANNOUNCED.with_borrow(|announced| {
+        let mut of_join = announced
+            .iter()
+            .filter(|one| one.state == state && one.number == number);
+        of_join.find_map(|one| one.ahead.upgrade())
     })
 }
