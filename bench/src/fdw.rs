@@ -9,6 +9,7 @@ use postgres::{Client, Statement};
 use crate::Effort;
 use crate::bare::{self, Bare};
 use crate::load::{STEADY, seconds};
+use crate::peers::{self, Compared};
 use crate::report::{Aim, Section};
 use crate::stats::percentile;
 
@@ -63,6 +64,7 @@ pub fn measure(effort: Effort) -> Section {
     run.joins(&mut section);
     run.counts(&mut section);
     run.changes(&mut section);
+    run.peers(&mut section);
     section
 }
 
@@ -348,6 +350,61 @@ impl Run {
             let theirs = section.case(format!("{name}: {bare_name}"), "ms", theirs);
             section.ratio(format!("{name} / {bare_name}"), ours, theirs, None);
         }
+    }
+
+    /// The same statements by the other wrappers that are installed.
+    fn peers(&mut self, section: &mut Section) {
+        let compared = |name: &str, before: &str, sql: String| Compared {
+            name: name.to_owned(),
+            sql,
+            before: before.to_owned(),
+        };
+        let fill =
+            format!("INSERT INTO changed SELECT i, 'value ' || i FROM generate_series(1, {CHANGED}) i");
+        let refill = format!("TRUNCATE changed; {fill}");
+        let hundred: Vec<String> = (1..=100).map(|n| format!("'{}'", n * 997)).collect();
+        let hundred = hundred.join(", ");
+        let statements = [
+            compared("INSERT of 10,000 rows", "TRUNCATE changed", fill.clone()),
+            compared(
+                "point SELECT",
+                "",
+                "SELECT value FROM small WHERE field = '4711'".into(),
+            ),
+            compared(
+                "IN of 100",
+                "",
+                format!("SELECT sum(length(value)) FROM small WHERE field IN ({hundred})"),
+            ),
+            compared(
+                "scan of 100,000 rows",
+                "",
+                "SELECT sum(length(value)) FROM small".into(),
+            ),
+            compared(
+                "LIKE 'prefix%' on 100,000",
+                "",
+                "SELECT sum(length(value)) FROM small WHERE field LIKE '555%'".into(),
+            ),
+            compared(
+                "join of 1,000 rows",
+                "",
+                "SELECT sum(length(value)) FROM ids JOIN large ON large.field = ids.field WHERE id <= 1000"
+                    .into(),
+            ),
+            compared(
+                "count(*) of 100,000 rows",
+                "",
+                "SELECT count(*) FROM small".into(),
+            ),
+            compared(
+                "UPDATE of 10,000 rows",
+                &refill,
+                "UPDATE changed SET value = 'a new value'".into(),
+            ),
+            compared("DELETE of 10,000 rows", &refill, "DELETE FROM changed".into()),
+        ];
+        peers::measure(section, &mut self.client, self.port, self.rounds, &statements);
     }
 
     fn pipeline(&mut self, commands: &[Vec<u8>]) {

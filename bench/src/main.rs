@@ -19,6 +19,7 @@ mod lag;
 mod load;
 mod machine;
 mod memory;
+mod peers;
 mod plot;
 mod report;
 mod stats;
