@@ -9,7 +9,7 @@ use super::{
     Kind,
     element::parse_score,
     glob,
-    interval::{ScoreEnd, Scores, ids_between_texts},
+    interval::{self, ScoreEnd, Scores, ids_between_texts},
     options::Keys,
 };
 
@@ -150,6 +150,8 @@ pub enum Within {
     Ids(Vec<(Vec<u8>, Vec<u8>)>),
     /// A hash as one row.
     Record,
+    /// A hash as one row, of which no more than these fields are wanted.
+    Fields(Vec<Vec<u8>>),
 }
 
 /// A way of reading.
@@ -196,6 +198,17 @@ impl Access {
     }
 }
 
+impl Access {
+    /// The same hashes with no more than these of their fields, if each is one row.
+    #[must_use]
+    pub fn with_fields(mut self, fields: &[Vec<u8>]) -> Self {
+        if self.within == Within::Record {
+            self.within = Within::Fields(fields.to_vec());
+        }
+        self
+    }
+}
+
 fn key_access(keys: &Keys, conditions: Vec<(Shape, Operand)>) -> KeyAccess {
     let pattern = match keys {
         Keys::One(key) => return KeyAccess::Listed(vec![key.clone()]),
@@ -215,16 +228,13 @@ fn key_access(keys: &Keys, conditions: Vec<(Shape, Operand)>) -> KeyAccess {
             keys.retain(matches);
             KeyAccess::Listed(keys)
         }
-        None => {
-            // The one that says most from the left.
-            let most = patterns
-                .iter()
-                .max_by_key(|pattern| glob::literal_prefix(pattern).len());
-            KeyAccess::Scanned {
-                scanned: most.cloned().unwrap_or_default(),
+        None => match glob::narrowest(&patterns) {
+            Some(scanned) => KeyAccess::Scanned {
+                scanned: scanned.to_vec(),
                 patterns,
-            }
-        }
+            },
+            None => KeyAccess::Listed(Vec::new()),
+        },
     }
 }
 
@@ -267,13 +277,10 @@ fn within(kind: Kind, conditions: Vec<(Shape, Operand)>) -> Within {
         });
         let names = names.unwrap_or_default();
         return match kind {
-            Kind::Stream => Within::Ids(
-                names
-                    .into_iter()
-                    .filter(|id| is_id(id))
-                    .map(|id| (id.clone(), id))
-                    .collect(),
-            ),
+            Kind::Stream => {
+                let ids = interval::ids(&names).into_iter();
+                Within::Ids(ids.map(|id| (id.clone(), id)).collect())
+            }
             _ => Within::Names(names),
         };
     }
@@ -281,22 +288,17 @@ fn within(kind: Kind, conditions: Vec<(Shape, Operand)>) -> Within {
         Kind::List => indexes(others),
         Kind::Stream => ids(others),
         Kind::Zset if others.iter().any(|(shape, _)| shape.target == Target::Score) => scores(others),
-        _ => others
-            .into_iter()
-            .find_map(|(shape, operand)| pattern_of(shape.comparison, operand))
-            .map_or(Within::All, Within::Matching),
-    }
-}
-
-/// Whether XRANGE takes the text: other texts are nobody's id, and an ERROR there.
-fn is_id(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else {
-        return false;
-    };
-    let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse::<u64>().is_ok();
-    match text.split_once('-') {
-        Some((milliseconds, sequence)) => number(milliseconds) && number(sequence),
-        None => number(text),
+        _ => {
+            let patterns = others
+                .into_iter()
+                .filter_map(|(shape, operand)| pattern_of(shape.comparison, operand));
+            let patterns: Vec<Vec<u8>> = patterns.collect();
+            match glob::narrowest(&patterns) {
+                _ if patterns.is_empty() => Within::All,
+                Some(pattern) => Within::Matching(pattern.to_vec()),
+                None => Within::Names(Vec::new()),
+            }
+        }
     }
 }
 
@@ -375,10 +377,7 @@ fn indexes(conditions: Vec<(Shape, Operand)>) -> Within {
     let ranges = match points {
         Some(points) => {
             let points = points.iter().filter_map(|text| number(text));
-            points
-                .filter(|point| (low..=high).contains(point))
-                .map(|point| (point, point))
-                .collect()
+            interval::of_points(points.filter(|point| (low..=high).contains(point)).collect())
         }
         None if low > high => Vec::new(),
         None => vec![(low, high)],

@@ -37,6 +37,17 @@ pub fn literal_prefix(pattern: &[u8]) -> Vec<u8> {
     prefix
 }
 
+/// Of patterns that must all match, the one that says most from the left; none if no text begins as all of them do,
+/// or there is no pattern.
+pub fn narrowest(patterns: &[Vec<u8>]) -> Option<&[u8]> {
+    let prefixes = patterns.iter().map(|pattern| literal_prefix(pattern));
+    let (place, longest) = prefixes.enumerate().max_by_key(|(_, prefix)| prefix.len())?;
+    let agree = patterns
+        .iter()
+        .all(|pattern| longest.starts_with(&literal_prefix(pattern)));
+    agree.then(|| patterns[place].as_slice())
+}
+
 /// What a LIKE pattern (escape character `\`) becomes. It matches all that LIKE matches, and may match more: `_` is a
 /// character there and any bytes here. `None` if the pattern ends in its escape character, which LIKE refuses.
 pub fn from_like(like: &[u8]) -> Option<Vec<u8>> {
@@ -181,6 +192,19 @@ mod tests {
         assert_eq!(literal_prefix(b"user:*:x"), b"user:");
         assert_eq!(literal_prefix(br"a\*b[c]"), b"a*b");
         assert_eq!(literal_prefix(b"*"), b"");
+    }
+
+    #[test]
+    fn patterns_that_begin_differently_match_nothing() {
+        let of = |patterns: &[&str]| {
+            let patterns: Vec<Vec<u8>> = patterns.iter().map(|text| text.as_bytes().to_vec()).collect();
+            narrowest(&patterns).map(|pattern| String::from_utf8(pattern.to_vec()).unwrap())
+        };
+        assert_eq!(of(&["user:*", "user:10*", "*9"]).as_deref(), Some("user:10*"));
+        assert_eq!(of(&["session:*", "user101*"]), None);
+        assert_eq!(of(&[r"a\*b*", "a*", "a"]).as_deref(), Some(r"a\*b*"));
+        assert_eq!(of(&["", "*"]).as_deref(), Some("*"));
+        assert_eq!(of(&[]), None);
     }
 
     proptest! {

@@ -67,6 +67,33 @@ impl Scores {
     }
 }
 
+/// Points as ranges, ascending: neighbours are one range.
+pub fn of_points(mut points: Vec<i64>) -> Vec<(i64, i64)> {
+    points.sort_unstable();
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for point in points {
+        match ranges.last_mut() {
+            Some((_, last)) if last.saturating_add(1) >= point => *last = point,
+            _ => ranges.push((point, point)),
+        }
+    }
+    ranges
+}
+
+/// Those of the texts that are a stream's ids as Redis writes them, ascending. Any other text is nobody's id, though
+/// XRANGE may take it for one.
+pub fn ids(texts: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let id = |text: &Vec<u8>| -> Option<(u64, u64)> {
+        let (milliseconds, sequence) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        let id = (milliseconds.parse().ok()?, sequence.parse().ok()?);
+        (format!("{}-{}", id.0, id.1).as_bytes() == text).then_some(id)
+    };
+    let mut ids: Vec<(u64, u64)> = texts.iter().filter_map(id).collect();
+    ids.sort_unstable();
+    let text = |(milliseconds, sequence)| format!("{milliseconds}-{sequence}").into_bytes();
+    ids.into_iter().map(text).collect()
+}
+
 /// The first part of a stream's ids goes from 0 to the largest u64, which has 20 digits.
 const MOST_DIGITS: u32 = 20;
 
@@ -140,6 +167,34 @@ mod tests {
         assert_eq!(scores.low.to_text(), b"(1");
         assert_eq!(scores.high.to_text(), b"(2");
         assert_eq!(Scores::ALL.low.to_text(), b"-inf");
+    }
+
+    #[test]
+    fn neighbouring_points_are_one_range() {
+        assert_eq!(of_points(vec![7, 1, 3, 2, 9]), [(1, 3), (7, 7), (9, 9)]);
+        assert_eq!(
+            of_points(vec![i64::MAX, 5, 5, i64::MAX - 1]),
+            [(5, 5), (i64::MAX - 1, i64::MAX)]
+        );
+        assert_eq!(of_points(vec![]), []);
+    }
+
+    #[test]
+    fn ids_are_those_that_redis_writes() {
+        let texts = [
+            "10-0",
+            "9-10",
+            "9-9",
+            "5",
+            "05-1",
+            "5-+1",
+            "5-",
+            "x",
+            "5-1-1",
+            "18446744073709551616-0",
+        ];
+        let found = ids(&texts.map(|text| text.as_bytes().to_vec()));
+        assert_eq!(found, [&b"9-9"[..], b"9-10", b"10-0"]);
     }
 
     #[test]

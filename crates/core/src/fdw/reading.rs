@@ -83,7 +83,17 @@ enum Asked {
     Keys,
     Ttl,
     Values(Vec<Key>),
-    Window(Work, usize),
+    Window(Box<Asking>),
+}
+
+/// The commands for a key's next elements.
+#[derive(Debug)]
+struct Asking {
+    work: Work,
+    count: usize,
+    /// How many answers are still to come behind these.
+    missing: usize,
+    replies: Vec<Reply>,
 }
 
 /// Where keys come from.
@@ -95,6 +105,8 @@ enum Source {
         scanned: Vec<u8>,
         patterns: Vec<Vec<u8>>,
         seen: Option<Seen>,
+        /// How many keys Redis looks at in a step, unless a window has more.
+        count: usize,
     },
 }
 
@@ -111,7 +123,18 @@ pub struct Reading {
     asked: VecDeque<Asked>,
     ttls: VecDeque<i64>,
     rows: VecDeque<Row>,
+    /// How many elements are asked for at a time.
     window: usize,
+    /// What the last window has brought.
+    brought: Brought,
+}
+
+#[derive(Debug, Default)]
+struct Brought {
+    /// How many elements were asked for.
+    asked: usize,
+    elements: usize,
+    bytes: usize,
 }
 
 impl Reading {
@@ -125,6 +148,7 @@ impl Reading {
                     scanned,
                     patterns,
                     seen: None,
+                    count: KEYS_AT_ONCE,
                 };
                 (VecDeque::new(), source)
             }
@@ -139,6 +163,7 @@ impl Reading {
             ttls: VecDeque::new(),
             rows: VecDeque::new(),
             window: FIRST_WINDOW.min(needs.batch_size),
+            brought: Brought::default(),
         }
     }
 
@@ -166,7 +191,12 @@ impl Reading {
 
     /// Appends the next commands, once all that were asked before are answered. None: all has been read.
     pub fn ask(&mut self, commands: &mut Commands) {
-        let room = KEYS_AT_ONCE.min(self.window);
+        self.adapt();
+        let room = match self.within {
+            // A row each, as strings are.
+            Within::Record | Within::Fields(_) => self.window,
+            _ => KEYS_AT_ONCE.min(self.window),
+        };
         if self.needs.kind == Kind::String {
             self.ask_values(commands);
         } else {
@@ -204,6 +234,7 @@ impl Reading {
             return;
         }
         let keys: Vec<Key> = self.keys.drain(..count).collect();
+        self.brought.asked += count;
         if self.needs.ttl {
             keys.iter().for_each(|key| self.ask_ttl(key, commands));
         }
@@ -218,16 +249,29 @@ impl Reading {
         if self.needs.ttl && work.ttl.is_none() {
             self.ask_ttl(&work.key.clone(), commands);
         }
+        self.brought.asked += count;
+        let before = commands.count;
         work.step
             .ask(self.needs.kind, &work.key, &self.within, count, commands);
-        self.asked.push_back(Asked::Window(work, count));
+        self.asked.push_back(Asked::Window(Box::new(Asking {
+            work,
+            count,
+            missing: commands.count - before,
+            replies: Vec::new(),
+        })));
     }
 
     fn ask_keys(&mut self, commands: &mut Commands) {
-        let Source::Scan { cursor, scanned, .. } = &self.source else {
+        let Source::Scan {
+            cursor,
+            scanned,
+            count,
+            ..
+        } = &self.source
+        else {
             return;
         };
-        let count = self.window.max(KEYS_AT_ONCE).to_string();
+        let count = self.window.max(*count).to_string();
         let kind = self.needs.kind.name().as_bytes();
         commands.push(&[
             b"SCAN",
@@ -247,22 +291,33 @@ impl Reading {
     /// # Errors
     /// Reading cannot go on. Answers that are still to come are nobody's then.
     pub fn answer(&mut self, reply: Reply) -> Result<(), ReadProblem> {
+        if let Some(Asked::Window(asking)) = self.asked.front_mut()
+            && asking.missing > 1
+        {
+            asking.missing -= 1;
+            asking.replies.push(reply);
+            return Ok(());
+        }
         let asked = self.asked.pop_front().ok_or(ReadProblem::Unexpected)?;
-        if let Reply::Error(text) = &reply {
-            return self.refused(asked, text);
-        }
         match (asked, reply) {
-            (Asked::Ttl, Reply::Integer(seconds)) => self.ttls.push_back(seconds),
-            (Asked::Keys, Reply::Array(parts)) => self.take_keys(parts)?,
-            (Asked::Values(keys), Reply::Array(values)) => self.take_values(keys, values)?,
-            (Asked::Values(keys), value) => self.take_values(keys, vec![value])?,
-            (Asked::Window(work, count), reply) => self.take_window(work, count, reply)?,
-            _ => return Err(ReadProblem::Unexpected),
+            (Asked::Window(mut asking), reply) => {
+                asking.replies.push(reply);
+                self.take_window(*asking)
+            }
+            (_, Reply::Error(text)) => self.refused(&text),
+            (Asked::Ttl, Reply::Integer(seconds)) => {
+                self.ttls.push_back(seconds);
+                Ok(())
+            }
+            (Asked::Keys, Reply::Array(parts)) => self.take_keys(parts),
+            (Asked::Values(keys), Reply::Array(values)) => self.take_values(keys, values),
+            (Asked::Values(keys), value) => self.take_values(keys, vec![value]),
+            _ => Err(ReadProblem::Unexpected),
         }
-        Ok(())
     }
 
-    fn refused(&mut self, asked: Asked, text: &str) -> Result<(), ReadProblem> {
+    /// Redis has refused a command.
+    fn refused(&self, text: &str) -> Result<(), ReadProblem> {
         if !text.starts_with("WRONGTYPE") {
             return Err(ReadProblem::Refused(text.to_string()));
         }
@@ -270,11 +325,6 @@ impl Reading {
             return Err(ReadProblem::OtherType);
         }
         // A key that holds another type is none of the table's.
-        if let Asked::Window(Work { ttl: None, .. }, _) = asked
-            && self.needs.ttl
-        {
-            self.ttls.pop_front();
-        }
         Ok(())
     }
 
@@ -284,12 +334,17 @@ impl Reading {
             cursor,
             patterns,
             seen,
+            count,
             ..
         } = &mut self.source
         else {
             return Err(ReadProblem::Unexpected);
         };
         let once = next.is_none() && seen.is_none();
+        // Few of the keys there are match: Redis may look at more of them in a step.
+        if found.len() < *count {
+            *count = (2 * *count).min(self.needs.batch_size);
+        }
         for key in found {
             let Reply::Bulk(key) = key else {
                 return Err(ReadProblem::Unexpected);
@@ -310,8 +365,7 @@ impl Reading {
         if keys.len() != values.len() {
             return Err(ReadProblem::Unexpected);
         }
-        let mut bytes = 0;
-        let count = keys.len();
+        self.brought.elements += keys.len();
         for (key, value) in keys.into_iter().zip(values) {
             let ttl = if self.needs.ttl {
                 self.ttls.pop_front()
@@ -321,7 +375,7 @@ impl Reading {
             match value {
                 Reply::Nil => {}
                 Reply::Bulk(value) => {
-                    bytes += key.len() + value.len();
+                    self.brought.bytes += key.len() + value.len();
                     self.rows.push_back(Row {
                         key,
                         ttl: ttl.unwrap_or(GONE),
@@ -331,11 +385,13 @@ impl Reading {
                 _ => return Err(ReadProblem::Unexpected),
             }
         }
-        self.adapt(count, bytes);
         Ok(())
     }
 
-    fn take_window(&mut self, work: Work, count: usize, reply: Reply) -> Result<(), ReadProblem> {
+    fn take_window(&mut self, asking: Asking) -> Result<(), ReadProblem> {
+        let Asking {
+            work, count, replies, ..
+        } = asking;
         let Work {
             key,
             step,
@@ -345,12 +401,15 @@ impl Reading {
         if self.needs.ttl && ttl.is_none() {
             ttl = self.ttls.pop_front();
         }
-        let window = step.take(self.needs.kind, &self.within, count, reply)?;
-        let (mut bytes, found) = (0, window.elements.len());
+        if let Some(Reply::Error(text)) = replies.iter().find(|reply| matches!(reply, Reply::Error(_))) {
+            return self.refused(text);
+        }
+        let window = step.take(self.needs.kind, &self.within, count, replies)?;
+        self.brought.elements += window.elements.len();
         // An answer that is the whole collection, or all that was asked for by name, repeats nothing.
         let once = window.next.is_none() && seen.is_none() || matches!(self.within, Within::Names(_));
         for element in window.elements {
-            bytes += element.size();
+            self.brought.bytes += element.size();
             let new =
                 once || step::identity(&element).is_none_or(|name| seen.get_or_insert_default().is_new(name));
             if new {
@@ -361,18 +420,28 @@ impl Reading {
                 });
             }
         }
-        self.adapt(found, bytes);
         if let Some(step) = window.next {
             self.begun.push_back(Work { key, step, ttl, seen });
         }
         Ok(())
     }
 
-    /// Makes the next window as large as elements of this size allow.
-    fn adapt(&mut self, count: usize, bytes: usize) {
-        if let Some(each) = bytes.checked_div(count) {
-            self.window = (WINDOW_BYTES / each.max(1)).clamp(10, self.needs.batch_size.max(10));
-        }
+    /// Makes the next window as large as elements of the last one's size allow. A pattern finds only some of the
+    /// elements that Redis looks at, about as many everywhere, for they lie in the order of their hashes: then it may
+    /// be twice as large as the last one, as far as the bytes allow.
+    fn adapt(&mut self) {
+        let Brought {
+            asked,
+            elements,
+            bytes,
+        } = std::mem::take(&mut self.brought);
+        let fit = |count: usize| count.saturating_mul(WINDOW_BYTES) / bytes.max(1);
+        let next = match self.within {
+            Within::Matching(_) if asked > 0 => fit(elements).max(fit(asked).min(2 * asked)),
+            _ if elements > 0 => fit(elements),
+            _ => return,
+        };
+        self.window = next.clamp(10, self.needs.batch_size.max(10));
     }
 }
 

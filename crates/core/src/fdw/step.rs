@@ -6,6 +6,7 @@ use super::{
     element::{Element, Fields, parse_score},
     filter::Within,
     interval::Scores,
+    ranges, record,
     resp::{Commands, Reply},
 };
 
@@ -22,6 +23,8 @@ pub enum Step {
     Scores { from: Vec<u8>, skip: usize },
     /// The whole of a hash, as one element.
     Record,
+    /// Some fields of a hash, as one element.
+    Fields,
     /// The entries from that id on, of that range.
     Entries { range: usize, from: Vec<u8> },
 }
@@ -43,6 +46,7 @@ impl Step {
         match within {
             Within::Names(names) => (!names.is_empty()).then_some(Self::Names { from: 0 }),
             Within::Record => Some(Self::Record),
+            Within::Fields(_) => Some(Self::Fields),
             Within::Scores(scores) => Some(Self::Scores {
                 from: scores.from_to().0.to_text(),
                 skip: 0,
@@ -66,7 +70,7 @@ impl Step {
         }
     }
 
-    /// Appends the command for about `count` elements.
+    /// Appends the commands for about `count` elements: one, but for ranges and for a hash's fields.
     pub fn ask(&self, kind: Kind, key: &[u8], within: &Within, count: usize, commands: &mut Commands) {
         let count_text = count.to_string();
         let count_text = count_text.as_bytes();
@@ -98,15 +102,12 @@ impl Step {
                 }
             }
             Self::Record => commands.push(&[b"HGETALL", key]),
-            Self::Items { range, from } => {
-                let last = last_item(within, *range).min(from.saturating_add(count as i64 - 1));
-                commands.push(&[
-                    b"LRANGE",
-                    key,
-                    from.to_string().as_bytes(),
-                    last.to_string().as_bytes(),
-                ]);
+            Self::Fields => {
+                let Within::Fields(fields) = within else { return };
+                record::ask(key, fields, commands);
             }
+            Self::Items { range, from } => ranges::ask(key, within, *range, from, count, commands),
+            Self::Entries { range, from } => ranges::ask(key, within, *range, from, count, commands),
             Self::Scores { from, skip } => {
                 let scores = scores_of(within);
                 let (skip, to) = (skip.to_string(), scores.from_to().1.to_text());
@@ -117,32 +118,40 @@ impl Step {
                 words.extend([b"LIMIT", skip.as_bytes(), count_text, b"WITHSCORES"]);
                 commands.push(&words);
             }
-            Self::Entries { range, from } => {
-                let last: &[u8] = match within {
-                    Within::Ids(ranges) => &ranges[*range].1,
-                    _ => b"+",
-                };
-                commands.push(&[b"XRANGE", key, from, last, b"COUNT", count_text]);
-            }
         }
     }
 
-    /// The elements in the answer to what [`Self::ask`] asked with the same `count`.
+    /// The elements in the answers to what [`Self::ask`] asked with the same `count`.
     ///
     /// # Errors
-    /// It is none that this command has.
-    pub fn take(self, kind: Kind, within: &Within, count: usize, reply: Reply) -> Result<Window, Unexpected> {
-        let Reply::Array(parts) = reply else {
-            return Err(Unexpected);
-        };
+    /// They are none that these commands have.
+    pub fn take(
+        self,
+        kind: Kind,
+        within: &Within,
+        count: usize,
+        replies: Vec<Reply>,
+    ) -> Result<Window, Unexpected> {
         match self {
-            Self::Names { from } => names(kind, within, from, count, parts),
-            Self::Scan { .. } => scanned(kind, parts),
-            Self::Record => record(parts),
-            Self::Items { range, from } => items(within, range, from, count, parts),
-            Self::Scores { from, skip } => scored(from, skip, count, parts),
-            Self::Entries { range, .. } => entries(within, range, count, parts),
+            Self::Items { range, from } => ranges::take(within, range, from, count, replies),
+            Self::Entries { range, from } => ranges::take(within, range, from, count, replies),
+            Self::Fields => match within {
+                Within::Fields(fields) => record::take(fields, replies),
+                _ => Err(Unexpected),
+            },
+            Self::Names { from } => names(kind, within, from, count, only(replies)?),
+            Self::Scan { .. } => scanned(kind, only(replies)?),
+            Self::Record => record::whole(only(replies)?),
+            Self::Scores { from, skip } => scored(from, skip, count, only(replies)?),
         }
+    }
+}
+
+/// The parts of the one answer.
+fn only(replies: Vec<Reply>) -> Result<Vec<Reply>, Unexpected> {
+    match <[Reply; 1]>::try_from(replies) {
+        Ok([Reply::Array(parts)]) => Ok(parts),
+        _ => Err(Unexpected),
     }
 }
 
@@ -153,14 +162,8 @@ fn scores_of(within: &Within) -> Scores {
     }
 }
 
-fn last_item(within: &Within, range: usize) -> i64 {
-    match within {
-        Within::Indexes(ranges) => ranges[range].1,
-        _ => i64::MAX,
-    }
-}
-
-fn bulk(reply: Reply) -> Result<Vec<u8>, Unexpected> {
+/// The bytes of a bulk string.
+pub(super) fn bulk(reply: Reply) -> Result<Vec<u8>, Unexpected> {
     match reply {
         Reply::Bulk(bytes) => Ok(bytes),
         _ => Err(Unexpected),
@@ -238,57 +241,14 @@ fn scanned(kind: Kind, parts: Vec<Reply>) -> Result<Window, Unexpected> {
     Ok(Window { elements, next })
 }
 
-fn record(parts: Vec<Reply>) -> Result<Window, Unexpected> {
-    let fields = pairs(parts)?;
-    let elements = if fields.is_empty() {
-        Vec::new()
-    } else {
-        vec![Element::Entry {
-            id: Vec::new(),
-            fields,
-        }]
-    };
-    Ok(Window { elements, next: None })
-}
-
 /// Names and values, which come by turns.
-fn pairs(parts: Vec<Reply>) -> Result<Fields, Unexpected> {
+pub(super) fn pairs(parts: Vec<Reply>) -> Result<Fields, Unexpected> {
     let mut pairs = Vec::with_capacity(parts.len() / 2);
     let mut parts = parts.into_iter();
     while let Some(name) = parts.next() {
         pairs.push((bulk(name)?, bulk(parts.next().ok_or(Unexpected)?)?));
     }
     Ok(pairs)
-}
-
-fn items(
-    within: &Within,
-    range: usize,
-    from: i64,
-    count: usize,
-    parts: Vec<Reply>,
-) -> Result<Window, Unexpected> {
-    let full = parts.len() == count;
-    let mut elements = Vec::with_capacity(parts.len());
-    for (place, part) in parts.into_iter().enumerate() {
-        elements.push(Element::Item {
-            index: from.saturating_add(place as i64),
-            element: bulk(part)?,
-        });
-    }
-    let behind = from.saturating_add(count as i64);
-    let next = if full && behind <= last_item(within, range) {
-        Some(Step::Items { range, from: behind })
-    } else {
-        match within {
-            Within::Indexes(ranges) => ranges.get(range + 1).map(|next| Step::Items {
-                range: range + 1,
-                from: next.0,
-            }),
-            _ => None,
-        }
-    };
-    Ok(Window { elements, next })
 }
 
 fn scored(from: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
@@ -315,41 +275,6 @@ fn scored(from: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result
             skip: before + same,
         }
     });
-    Ok(Window { elements, next })
-}
-
-fn entries(within: &Within, range: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
-    let full = parts.len() == count;
-    let mut elements = Vec::with_capacity(parts.len());
-    let mut last = Vec::new();
-    for part in parts {
-        let Reply::Array(part) = part else {
-            return Err(Unexpected);
-        };
-        let [id, fields] = <[Reply; 2]>::try_from(part).map_err(|_| Unexpected)?;
-        let Reply::Array(fields) = fields else {
-            return Err(Unexpected);
-        };
-        let id = bulk(id)?;
-        last.clone_from(&id);
-        elements.push(Element::Entry {
-            id,
-            fields: pairs(fields)?,
-        });
-    }
-    let next = if full {
-        let mut from = b"(".to_vec();
-        from.extend_from_slice(&last);
-        Some(Step::Entries { range, from })
-    } else {
-        match within {
-            Within::Ids(ranges) => ranges.get(range + 1).map(|next| Step::Entries {
-                range: range + 1,
-                from: next.0.clone(),
-            }),
-            _ => None,
-        }
-    };
     Ok(Window { elements, next })
 }
 

@@ -6,6 +6,10 @@ use crate::fdw::{
     resp::Reader,
 };
 
+mod patterns;
+mod ranges;
+mod records;
+
 /// The commands, as words.
 fn words(commands: &Commands) -> Vec<Vec<String>> {
     let mut reader = Reader::default();
