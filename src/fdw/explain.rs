@@ -53,6 +53,7 @@ fn commands(scan: &Scan) -> Vec<String> {
         &scan.table.layout,
         &shapes,
         scan.reads_ttl(),
+        scan.fields.as_deref(),
     )
 }
 

@@ -23,7 +23,7 @@ use pgrx::{
     pg_sys::{self, Datum, Oid, panic::CaughtError},
 };
 
-use super::{error, table::TableColumn};
+use super::{column::Column, error, table::TableColumn};
 use crate::{
     capture::{
         columns::{MappedColumn, attribute_named},
@@ -119,6 +119,19 @@ impl Mapped {
                 );
             }
         }
+    }
+
+    /// The fields of the mapping's hashes that these columns show, if they are so few that asking for them by name is
+    /// less than asking for all.
+    pub fn few_fields(&self, columns: &[Column]) -> Option<Vec<Vec<u8>>> {
+        let named = columns.iter().filter_map(|column| match &column.role {
+            Role::Named(field) => Some(field.clone()),
+            _ => None,
+        });
+        let fields: Vec<Vec<u8>> = named.collect();
+        let definition = &self.mapping.definition;
+        let few = definition.format == Format::Hash && 2 * fields.len() <= self.mapping.value.len();
+        few.then_some(fields)
     }
 
     fn forbidden(&self, detail: &str) -> ! {

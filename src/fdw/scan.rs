@@ -32,6 +32,8 @@ pub struct Scan {
     /// For a mapping's JSON documents, if any of their members is needed.
     documents: Option<(Documents, Converter)>,
     pub needs: Needs,
+    /// The fields that are needed of a mapping's hashes, if they are few.
+    pub fields: Option<Vec<Vec<u8>>>,
     pub order: Order,
     line: Option<Line>,
     reading: Option<Reading>,
@@ -127,9 +129,14 @@ impl Scan {
             batch_size: table.options.batch_size,
             one_key: !table.layout.has_key(),
         };
+        let fields = table
+            .mapping
+            .as_ref()
+            .and_then(|mapping| mapping.few_fields(&columns));
         Self {
             user,
             table,
+            fields,
             shapes: Vec::new(),
             conditions: Vec::new(),
             columns,
@@ -205,9 +212,13 @@ impl Scan {
 
     /// The way to the rows that may meet conditions.
     pub fn access(&self, conditions: Vec<(Shape, Operand)>) -> Access {
-        match &self.table.mapping {
+        let access = match &self.table.mapping {
             Some(mapping) => mapping.keys.access(self.needs.kind, conditions),
             None => Access::new(self.needs.kind, &self.table.layout.keys, conditions),
+        };
+        match &self.fields {
+            Some(fields) => access.with_fields(fields),
+            None => access,
         }
     }
 

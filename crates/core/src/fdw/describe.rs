@@ -13,8 +13,15 @@ pub fn keys(layout: &Layout) -> String {
 }
 
 /// The commands by which a table is read under such conditions, in the order in which they are first sent. Operands
-/// stand in angle brackets. `ttl`: whether the times to live are asked for.
-pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec<String> {
+/// stand in angle brackets. `ttl`: whether the times to live are asked for; `fields`: what is needed of a mapping's
+/// hashes, unless it is all.
+pub fn commands(
+    kind: Kind,
+    layout: &Layout,
+    shapes: &[Shape],
+    ttl: bool,
+    fields: Option<&[Vec<u8>]>,
+) -> Vec<String> {
     let parts = layout
         .roles
         .iter()
@@ -55,6 +62,16 @@ pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec
         ""
     };
     let named = has(Target::Name, points);
+    if let Some(fields) = fields {
+        if !fields.is_empty() {
+            commands.push(format!(
+                "HMGET {key} {}",
+                String::from_utf8_lossy(&fields.join(&b' '))
+            ));
+        }
+        commands.push(format!("HLEN {key}"));
+        return commands;
+    }
     commands.push(match kind {
         Kind::String if layout.has_key() => format!("MGET {key}"),
         Kind::String => format!("GET {key}"),
@@ -99,7 +116,7 @@ mod tests {
     fn the_commands_are_those_of_the_conditions() {
         let shape = |target, comparison| Shape { target, comparison };
         let hash = layout("hash", "user:profiles", &["field", "value"]);
-        let of = |shapes: &[Shape]| commands(Kind::Hash, &hash, shapes, false).join(", ");
+        let of = |shapes: &[Shape]| commands(Kind::Hash, &hash, shapes, false, None).join(", ");
         assert_eq!(of(&[]), "HSCAN user:profiles");
         assert_eq!(
             of(&[shape(Target::Name, Comparison::Like)]),
@@ -111,17 +128,31 @@ mod tests {
         );
 
         let sessions = layout("string", "session:*", &["key", "value", "ttl"]);
-        let of = |shapes: &[Shape]| commands(Kind::String, &sessions, shapes, true).join(", ");
+        let of = |shapes: &[Shape]| commands(Kind::String, &sessions, shapes, true, None).join(", ");
         assert_eq!(of(&[]), "SCAN MATCH session:* TYPE string, TTL <key>, MGET <key>");
         assert_eq!(
             of(&[shape(Target::Key, Comparison::Equal)]),
             "TTL <key>, MGET <key>"
         );
 
+        let users = layout("hash", "user:*", &["key", "field", "value"]);
+        let fields = |fields: &[&str]| {
+            fields
+                .iter()
+                .map(|field| field.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        let of = |wanted: &[Vec<u8>]| commands(Kind::Hash, &users, &[], false, Some(wanted)).join(", ");
+        assert_eq!(
+            of(&fields(&["name", "mail"])),
+            "SCAN MATCH user:* TYPE hash, HMGET <key> name mail, HLEN <key>"
+        );
+        assert_eq!(of(&[]), "SCAN MATCH user:* TYPE hash, HLEN <key>");
+
         let zset = layout("zset", "z", &["member", "score"]);
         let range = [shape(Target::Score, Comparison::Less)];
         assert_eq!(
-            commands(Kind::Zset, &zset, &range, false),
+            commands(Kind::Zset, &zset, &range, false, None),
             ["ZRANGE z <score> <score> BYSCORE"]
         );
     }
