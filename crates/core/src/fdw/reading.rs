@@ -20,11 +20,11 @@ use super::{
     seen::Seen,
     step::{self, Key, Step, Unexpected},
 };
+use rows::Rows;
+use window::Window;
 
-/// What a window should come to.
-pub const WINDOW_BYTES: usize = 1 << 20;
-/// How many elements are asked for before their size is known.
-const FIRST_WINDOW: usize = 200;
+pub use window::WINDOW_BYTES;
+
 /// How many keys are read at a time.
 const KEYS_AT_ONCE: usize = 100;
 
@@ -122,19 +122,8 @@ pub struct Reading {
     begun: VecDeque<Work>,
     asked: VecDeque<Asked>,
     ttls: VecDeque<i64>,
-    rows: VecDeque<Row>,
-    /// How many elements are asked for at a time.
-    window: usize,
-    /// What the last window has brought.
-    brought: Brought,
-}
-
-#[derive(Debug, Default)]
-struct Brought {
-    /// How many elements were asked for.
-    asked: usize,
-    elements: usize,
-    bytes: usize,
+    rows: Rows,
+    window: Window,
 }
 
 impl Reading {
@@ -161,27 +150,26 @@ impl Reading {
             begun: VecDeque::new(),
             asked: VecDeque::new(),
             ttls: VecDeque::new(),
-            rows: VecDeque::new(),
-            window: FIRST_WINDOW.min(needs.batch_size),
-            brought: Brought::default(),
+            rows: Rows::default(),
+            window: Window::first(needs),
         }
     }
 
     /// The same with another first window, for what is known to be small.
     #[must_use]
     pub fn with_window(mut self, window: usize) -> Self {
-        self.window = window.clamp(10, self.needs.batch_size.max(10));
+        self.window.set(window);
         self
     }
 
     /// How many elements the next window is to have.
     pub fn window(&self) -> usize {
-        self.window
+        self.window.count()
     }
 
     /// The next row of those that have been read.
     pub fn next_row(&mut self) -> Option<Row> {
-        self.rows.pop_front()
+        self.rows.next()
     }
 
     /// Whether answers are still to come.
@@ -191,11 +179,11 @@ impl Reading {
 
     /// Appends the next commands, once all that were asked before are answered. None: all has been read.
     pub fn ask(&mut self, commands: &mut Commands) {
-        self.adapt();
+        self.window.adapt(matches!(self.within, Within::Matching(_)));
         let room = match self.within {
             // A row each, as strings are.
-            Within::Record | Within::Fields(_) => self.window,
-            _ => KEYS_AT_ONCE.min(self.window),
+            Within::Record | Within::Fields(_) => self.window.count(),
+            _ => KEYS_AT_ONCE.min(self.window.count()),
         };
         if self.needs.kind == Kind::String {
             self.ask_values(commands);
@@ -213,7 +201,7 @@ impl Reading {
                 }
             }
             // Each key's share of the window; what is begun is first brought to its end.
-            let count = (self.window / self.begun.len().max(1)).max(10);
+            let count = (self.window.count() / self.begun.len().max(1)).max(10);
             for work in std::mem::take(&mut self.begun) {
                 self.ask_window(work, count, commands);
             }
@@ -229,12 +217,12 @@ impl Reading {
     }
 
     fn ask_values(&mut self, commands: &mut Commands) {
-        let count = self.keys.len().min(self.window);
+        let count = self.keys.len().min(self.window.count());
         if count == 0 {
             return;
         }
         let keys: Vec<Key> = self.keys.drain(..count).collect();
-        self.brought.asked += count;
+        self.window.ask(count);
         if self.needs.ttl {
             keys.iter().for_each(|key| self.ask_ttl(key, commands));
         }
@@ -249,7 +237,7 @@ impl Reading {
         if self.needs.ttl && work.ttl.is_none() {
             self.ask_ttl(&work.key.clone(), commands);
         }
-        self.brought.asked += count;
+        self.window.ask(count);
         let before = commands.count;
         work.step
             .ask(self.needs.kind, &work.key, &self.within, count, commands);
@@ -271,7 +259,7 @@ impl Reading {
         else {
             return;
         };
-        let count = self.window.max(*count).to_string();
+        let count = self.window.count().max(*count).to_string();
         let kind = self.needs.kind.name().as_bytes();
         commands.push(&[
             b"SCAN",
@@ -365,7 +353,7 @@ impl Reading {
         if keys.len() != values.len() {
             return Err(ReadProblem::Unexpected);
         }
-        self.brought.elements += keys.len();
+        let (count, mut bytes) = (keys.len(), 0);
         for (key, value) in keys.into_iter().zip(values) {
             let ttl = if self.needs.ttl {
                 self.ttls.pop_front()
@@ -375,8 +363,8 @@ impl Reading {
             match value {
                 Reply::Nil => {}
                 Reply::Bulk(value) => {
-                    self.brought.bytes += key.len() + value.len();
-                    self.rows.push_back(Row {
+                    bytes += key.len() + value.len();
+                    self.rows.push(Row {
                         key,
                         ttl: ttl.unwrap_or(GONE),
                         element: Element::Value(value),
@@ -385,6 +373,7 @@ impl Reading {
                 _ => return Err(ReadProblem::Unexpected),
             }
         }
+        self.window.came(count, bytes);
         Ok(())
     }
 
@@ -404,49 +393,28 @@ impl Reading {
         if let Some(Reply::Error(text)) = replies.iter().find(|reply| matches!(reply, Reply::Error(_))) {
             return self.refused(text);
         }
-        let window = step.take(self.needs.kind, &self.within, count, replies)?;
-        self.brought.elements += window.elements.len();
+        let step::Window { mut elements, next } = step.take(self.needs.kind, &self.within, count, replies)?;
+        let bytes = elements.iter().map(Element::size).sum();
+        self.window.came(elements.len(), bytes);
         // An answer that is the whole collection, or all that was asked for by name, repeats nothing.
-        let once = window.next.is_none() && seen.is_none() || matches!(self.within, Within::Names(_));
-        for element in window.elements {
-            self.brought.bytes += element.size();
-            let new =
-                once || step::identity(&element).is_none_or(|name| seen.get_or_insert_default().is_new(name));
-            if new {
-                self.rows.push_back(Row {
-                    key: key.clone(),
-                    ttl: ttl.unwrap_or(GONE),
-                    element,
-                });
-            }
+        let once = next.is_none() && seen.is_none() || matches!(self.within, Within::Names(_));
+        if !once && elements.first().and_then(step::identity).is_some() {
+            let seen = seen.get_or_insert_default();
+            elements.retain(|element| step::identity(element).is_none_or(|name| seen.is_new(name)));
         }
-        if let Some(step) = window.next {
+        self.rows.extend(key.clone(), ttl.unwrap_or(GONE), elements);
+        if let Some(step) = next {
             self.begun.push_back(Work { key, step, ttl, seen });
         }
         Ok(())
-    }
-
-    /// Makes the next window as large as elements of the last one's size allow. A pattern finds only some of the
-    /// elements that Redis looks at, about as many everywhere, for they lie in the order of their hashes: then it may
-    /// be twice as large as the last one, as far as the bytes allow.
-    fn adapt(&mut self) {
-        let Brought {
-            asked,
-            elements,
-            bytes,
-        } = std::mem::take(&mut self.brought);
-        let fit = |count: usize| count.saturating_mul(WINDOW_BYTES) / bytes.max(1);
-        let next = match self.within {
-            Within::Matching(_) if asked > 0 => fit(elements).max(fit(asked).min(2 * asked)),
-            _ if elements > 0 => fit(elements),
-            _ => return,
-        };
-        self.window = next.clamp(10, self.needs.batch_size.max(10));
     }
 }
 
 /// What TTL answers for a key that is not there.
 const GONE: i64 = -2;
+
+mod rows;
+mod window;
 
 #[cfg(test)]
 mod tests;
