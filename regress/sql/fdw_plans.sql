@@ -112,3 +112,14 @@ BEGIN
 END $$;
 SELECT figures('SELECT * FROM h WHERE field = ''f5''');
 SELECT regexp_replace(figures('SELECT * FROM l'), '(Bytes .*) \d+', '\1 n');
+-- points on a list's index and on a stream's id are one batch, neighbouring indexes one command
+CREATE FOREIGN TABLE x (id text, a text) SERVER redis_server OPTIONS (table_type 'stream', table_key_prefix 'x');
+INSERT INTO x SELECT i || '-' || i, 'a' || i FROM generate_series(1, 20) i;
+SELECT regexp_replace(figures('SELECT * FROM l WHERE index IN (999, 3, 2, 1, 10, 5000)'), '(Bytes .*) \d+', '\1 n');
+SELECT index FROM l WHERE index IN (999, 3, 2, 1, 10, 5000);
+SELECT regexp_replace(figures('SELECT FROM l WHERE index = ANY (ARRAY(SELECT 2 * i FROM generate_series(0, 199) i))'), '(Bytes .*) \d+', '\1 n');
+SELECT regexp_replace(figures('SELECT * FROM x WHERE id IN (''19-19'', ''3-3'', ''3-4'', ''03-3'', ''x'')'), '(Bytes .*) \d+', '\1 n');
+SELECT id FROM x WHERE id IN ('19-19', '3-3', '3-4', '03-3', 'x');
+SELECT regexp_replace(figures('SELECT * FROM x WHERE id >= ''2'''), '(Bytes .*) \d+', '\1 n');
+-- patterns that exclude each other match nothing: Redis is not asked
+SELECT figures('SELECT * FROM s WHERE key LIKE ''user101%''');

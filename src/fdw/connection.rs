@@ -196,38 +196,37 @@ impl Connection {
         self.sent = 0;
     }
 
-    /// The next answer to a line, and how many bytes were read for it.
-    fn receive(&mut self, ticket: Ticket) -> (Reply, usize) {
-        let mut bytes = 0;
-        loop {
-            if let Some(inbox) = self.inboxes.get_mut(&ticket)
-                && let Some(reply) = inbox.pop_front()
-            {
-                if inbox.is_empty() {
-                    self.inboxes.remove(&ticket);
-                }
-                return (reply, bytes);
-            }
-            bytes += self.read_one();
+    /// The next answer to a line, if it is there.
+    fn take(&mut self, ticket: Ticket) -> Option<Reply> {
+        let inbox = self.inboxes.get_mut(&ticket)?;
+        let reply = inbox.pop_front();
+        if inbox.is_empty() {
+            self.inboxes.remove(&ticket);
+        }
+        reply
+    }
+
+    /// The beginning of a line's next answer, of which nobody has been given more.
+    fn begun(&self, ticket: Ticket) -> &[Reply] {
+        match self.expected.front() {
+            Some((first, _)) if *first == ticket => self.reader.begun(),
+            _ => &[],
         }
     }
 
-    /// Reads the next answer and puts it into its line's inbox.
-    fn read_one(&mut self) -> usize {
+    /// Puts the next answer into its line's inbox, or reads some more of it. Returns how many bytes were read.
+    fn read_on(&mut self) -> usize {
         self.check();
-        let mut bytes = 0;
         self.flush();
-        loop {
-            match self.reader.next_reply() {
-                Ok(Some(reply)) => {
-                    self.deliver(reply);
-                    return bytes;
-                }
-                Ok(None) => bytes += self.read_some(),
-                Err(Malformed { .. }) => {
-                    self.broken = true;
-                    error::garbled(&self.address);
-                }
+        match self.reader.next_reply() {
+            Ok(Some(reply)) => {
+                self.deliver(reply);
+                0
+            }
+            Ok(None) => self.read_some(),
+            Err(Malformed { .. }) => {
+                self.broken = true;
+                error::garbled(&self.address);
             }
         }
     }
@@ -289,9 +288,26 @@ impl Line {
 
     /// The next answer to what this line has sent.
     pub fn receive(&mut self) -> Reply {
-        let (reply, bytes) = self.connection.0.borrow_mut().receive(self.ticket);
-        self.figures.bytes_received += bytes as u64;
-        reply
+        self.receive_foreseeing(|_, _| {})
+    }
+
+    /// The same. While only a part of it has come, `foresee` is shown that part and may append commands, which are sent
+    /// at once.
+    pub fn receive_foreseeing(&mut self, mut foresee: impl FnMut(&[Reply], &mut Commands)) -> Reply {
+        loop {
+            let mut commands = Commands::default();
+            {
+                let mut connection = self.connection.0.borrow_mut();
+                if let Some(reply) = connection.take(self.ticket) {
+                    return reply;
+                }
+                foresee(connection.begun(self.ticket), &mut commands);
+                if commands.count == 0 {
+                    self.figures.bytes_received += connection.read_on() as u64;
+                }
+            }
+            self.send(&commands);
+        }
     }
 
     /// The next answer, as [`Self::receive`]; raises if Redis has refused the command.

@@ -268,13 +268,16 @@ impl Scan {
         if !reading.is_waiting() {
             return false;
         }
-        while reading.is_waiting() {
-            let reply = line.receive();
+        reading.begin_window();
+        while reading.is_in_window() {
+            let reply = line.receive_foreseeing(|begun, commands| reading.foresee(begun, commands));
             if let Err(problem) = reading.answer(reply) {
                 self.fail(&problem);
             }
         }
-        self.ask();
+        if !reading.has_foreseen() {
+            self.ask();
+        }
         true
     }
 
@@ -342,7 +345,9 @@ impl Scan {
             let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
             let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
             let same = self.values(row, values, nulls);
-            pg_sys::ExecStoreVirtualTuple(slot);
+            // As ExecStoreVirtualTuple does (execTuples.c); nothing here can raise, so it needs no guard for each row.
+            (*slot).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
+            (*slot).tts_nvalid = count as pg_sys::AttrNumber;
             if same {
                 identity::set_row_id(row, &mut (*slot).tts_tid);
             }

@@ -43,6 +43,8 @@ pub struct Converter {
     modifier: i32,
     form: Form,
     is_domain: bool,
+    /// Whether the server's texts are UTF-8, too.
+    is_utf8: bool,
     input: Box<pg_sys::FmgrInfo>,
     parameter: Oid,
     writer: ValueWriter,
@@ -76,6 +78,8 @@ impl Converter {
             modifier,
             form,
             is_domain: base != type_id,
+            // SAFETY: reads a variable.
+            is_utf8: unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32,
             input,
             parameter,
             // SAFETY: as the caller promises.
@@ -101,8 +105,7 @@ impl Converter {
                 }
                 Form::Text => {
                     let text = self.text(bytes);
-                    // SAFETY: GetDatabaseEncoding reads a variable.
-                    if pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 {
+                    if self.is_utf8 {
                         varlena(text.as_bytes())
                     } else {
                         varlena(nodes::bytes(self.server_text(text)))
@@ -147,12 +150,15 @@ impl Converter {
 
     /// A text as a C string in the server's encoding.
     unsafe fn server_text(&self, text: &str) -> *mut std::ffi::c_char {
-        // What text() lets through has no NUL.
-        let text = CString::new(text).unwrap_or_default();
-        // SAFETY: both copy what they do not return as it is.
+        // SAFETY: the copy has room for the text and the byte behind it; what text() lets through has no NUL.
         unsafe {
-            let copy = pg_sys::pstrdup(text.as_ptr());
-            pg_sys::pg_any_to_server(copy, text.as_bytes().len() as i32, pg_sys::pg_enc::PG_UTF8 as i32)
+            let copy = pg_sys::palloc(text.len() + 1).cast::<u8>();
+            std::ptr::copy_nonoverlapping(text.as_ptr(), copy, text.len());
+            copy.add(text.len()).write(0);
+            if self.is_utf8 {
+                return copy.cast();
+            }
+            pg_sys::pg_any_to_server(copy.cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32)
         }
     }
 
@@ -171,7 +177,7 @@ impl Converter {
             }
             let _pinned = Pinned::new(self.writer.pinning);
             self.writer.write_text(datum, &mut out);
-            if pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32 {
+            if !self.is_utf8 {
                 let text = CString::new(out).unwrap_or_default();
                 let length = text.as_bytes().len() as i32;
                 let converted =

@@ -2,23 +2,23 @@
 //!
 //! The caller sends what [`Reading::ask`] appends, feeds the answers to [`Reading::answer`] in their order, and takes
 //! rows with [`Reading::next_row`]. When all answers are in it may ask again at once, so that Redis works on the next
-//! window while the rows of this one are handed out.
+//! window while the rows of this one are handed out. Where it shows [`Reading::foresee`] the beginning of an answer,
+//! Redis works on the next window while this one is still being read.
 //!
 //! Guarantees: memory is bounded by the rows of two windows, each of which aims at [`WINDOW_BYTES`] and has at most
-//! `batch_size` elements (a small collection, which Redis keeps in one piece, comes whole, and so does the first
-//! window, before the elements' size is known); no element comes twice from one cursor (see [`super::seen`]); what
+//! `batch_size` elements (a small collection, which Redis keeps in one piece, comes whole, and the first
+//! two windows are asked for before the elements' size is known); no element comes twice from one cursor (see [`super::seen`]); what
 //! is there from beginning to end is returned. What does not hold: a snapshot. Elements that come or go meanwhile
 //! may be returned or not, and a list that is pushed to or popped from meanwhile shifts under its reader.
 use std::{collections::VecDeque, fmt, rc::Rc};
 
 use super::{
     Kind,
-    element::{Element, Row},
+    element::Row,
     filter::{Access, KeyAccess, Within},
-    glob,
     resp::{Commands, Reply},
     seen::Seen,
-    step::{self, Key, Step, Unexpected},
+    step::{Key, Step, Unexpected},
 };
 use rows::Rows;
 use window::Window;
@@ -74,7 +74,7 @@ struct Work {
     step: Step,
     /// What TTL has answered.
     ttl: Option<i64>,
-    seen: Option<Seen>,
+    seen: Option<Box<Seen>>,
 }
 
 /// What an answer is to.
@@ -104,7 +104,7 @@ enum Source {
         cursor: Vec<u8>,
         scanned: Vec<u8>,
         patterns: Vec<Vec<u8>>,
-        seen: Option<Seen>,
+        seen: Option<Box<Seen>>,
         /// How many keys Redis looks at in a step, unless a window has more.
         count: usize,
     },
@@ -122,6 +122,8 @@ pub struct Reading {
     begun: VecDeque<Work>,
     asked: VecDeque<Asked>,
     ttls: VecDeque<i64>,
+    /// Whether the last that was asked is the next window already.
+    has_foreseen: bool,
     rows: Rows,
     window: Window,
 }
@@ -150,6 +152,7 @@ impl Reading {
             begun: VecDeque::new(),
             asked: VecDeque::new(),
             ttls: VecDeque::new(),
+            has_foreseen: false,
             rows: Rows::default(),
             window: Window::first(needs),
         }
@@ -175,6 +178,52 @@ impl Reading {
     /// Whether answers are still to come.
     pub fn is_waiting(&self) -> bool {
         !self.asked.is_empty()
+    }
+
+    /// Begins with the answers to the window that was asked for last: from now on it is the present one.
+    pub fn begin_window(&mut self) {
+        self.has_foreseen = false;
+    }
+
+    /// Whether answers to the present window are still to come.
+    pub fn is_in_window(&self) -> bool {
+        self.asked.len() > usize::from(self.has_foreseen)
+    }
+
+    /// Whether the next window has been asked for before this one had come.
+    pub fn has_foreseen(&self) -> bool {
+        self.has_foreseen
+    }
+
+    /// Looks at the beginning of the next answer, and appends the next window's command if that is all it takes to know
+    /// it: a cursor stands before what it has found. (By a pattern little is found, and the next window depends on how
+    /// much.)
+    pub fn foresee(&mut self, begun: &[Reply], commands: &mut Commands) {
+        let ends_here = self.keys.is_empty() && self.begun.is_empty() && matches!(self.source, Source::Ended);
+        let (Some(Reply::Bulk(cursor)), [Asked::Window(asking)], Within::All, true) = (
+            begun.first(),
+            self.asked.make_contiguous(),
+            &self.within,
+            ends_here,
+        ) else {
+            return;
+        };
+        let ttl = asking.work.ttl.or(self.ttls.front().copied());
+        if !matches!(asking.work.step, Step::Scan { .. }) || cursor == b"0" || self.needs.ttl && ttl.is_none()
+        {
+            return;
+        }
+        let work = Work {
+            key: asking.work.key.clone(),
+            step: Step::Scan {
+                cursor: cursor.clone(),
+            },
+            ttl,
+            seen: None,
+        };
+        self.has_foreseen = true;
+        self.window.adapt(false);
+        self.ask_window(work, self.window.count(), commands);
     }
 
     /// Appends the next commands, once all that were asked before are answered. None: all has been read.
@@ -273,146 +322,9 @@ impl Reading {
         ]);
         self.asked.push_back(Asked::Keys);
     }
-
-    /// Takes the next answer.
-    ///
-    /// # Errors
-    /// Reading cannot go on. Answers that are still to come are nobody's then.
-    pub fn answer(&mut self, reply: Reply) -> Result<(), ReadProblem> {
-        if let Some(Asked::Window(asking)) = self.asked.front_mut()
-            && asking.missing > 1
-        {
-            asking.missing -= 1;
-            asking.replies.push(reply);
-            return Ok(());
-        }
-        let asked = self.asked.pop_front().ok_or(ReadProblem::Unexpected)?;
-        match (asked, reply) {
-            (Asked::Window(mut asking), reply) => {
-                asking.replies.push(reply);
-                self.take_window(*asking)
-            }
-            (_, Reply::Error(text)) => self.refused(&text),
-            (Asked::Ttl, Reply::Integer(seconds)) => {
-                self.ttls.push_back(seconds);
-                Ok(())
-            }
-            (Asked::Keys, Reply::Array(parts)) => self.take_keys(parts),
-            (Asked::Values(keys), Reply::Array(values)) => self.take_values(keys, values),
-            (Asked::Values(keys), value) => self.take_values(keys, vec![value]),
-            _ => Err(ReadProblem::Unexpected),
-        }
-    }
-
-    /// Redis has refused a command.
-    fn refused(&self, text: &str) -> Result<(), ReadProblem> {
-        if !text.starts_with("WRONGTYPE") {
-            return Err(ReadProblem::Refused(text.to_string()));
-        }
-        if self.needs.one_key {
-            return Err(ReadProblem::OtherType);
-        }
-        // A key that holds another type is none of the table's.
-        Ok(())
-    }
-
-    fn take_keys(&mut self, parts: Vec<Reply>) -> Result<(), ReadProblem> {
-        let (next, found) = step::cursor_and_found(parts)?;
-        let Source::Scan {
-            cursor,
-            patterns,
-            seen,
-            count,
-            ..
-        } = &mut self.source
-        else {
-            return Err(ReadProblem::Unexpected);
-        };
-        let once = next.is_none() && seen.is_none();
-        // Few of the keys there are match: Redis may look at more of them in a step.
-        if found.len() < *count {
-            *count = (2 * *count).min(self.needs.batch_size);
-        }
-        for key in found {
-            let Reply::Bulk(key) = key else {
-                return Err(ReadProblem::Unexpected);
-            };
-            let matches = patterns.iter().all(|pattern| glob::matches(pattern, &key));
-            if matches && (once || seen.get_or_insert_default().is_new(&key)) {
-                self.keys.push_back(key.into());
-            }
-        }
-        match next {
-            Some(next) => *cursor = next,
-            None => self.source = Source::Ended,
-        }
-        Ok(())
-    }
-
-    fn take_values(&mut self, keys: Vec<Key>, values: Vec<Reply>) -> Result<(), ReadProblem> {
-        if keys.len() != values.len() {
-            return Err(ReadProblem::Unexpected);
-        }
-        let (count, mut bytes) = (keys.len(), 0);
-        for (key, value) in keys.into_iter().zip(values) {
-            let ttl = if self.needs.ttl {
-                self.ttls.pop_front()
-            } else {
-                None
-            };
-            match value {
-                Reply::Nil => {}
-                Reply::Bulk(value) => {
-                    bytes += key.len() + value.len();
-                    self.rows.push(Row {
-                        key,
-                        ttl: ttl.unwrap_or(GONE),
-                        element: Element::Value(value),
-                    });
-                }
-                _ => return Err(ReadProblem::Unexpected),
-            }
-        }
-        self.window.came(count, bytes);
-        Ok(())
-    }
-
-    fn take_window(&mut self, asking: Asking) -> Result<(), ReadProblem> {
-        let Asking {
-            work, count, replies, ..
-        } = asking;
-        let Work {
-            key,
-            step,
-            mut ttl,
-            mut seen,
-        } = work;
-        if self.needs.ttl && ttl.is_none() {
-            ttl = self.ttls.pop_front();
-        }
-        if let Some(Reply::Error(text)) = replies.iter().find(|reply| matches!(reply, Reply::Error(_))) {
-            return self.refused(text);
-        }
-        let step::Window { mut elements, next } = step.take(self.needs.kind, &self.within, count, replies)?;
-        let bytes = elements.iter().map(Element::size).sum();
-        self.window.came(elements.len(), bytes);
-        // An answer that is the whole collection, or all that was asked for by name, repeats nothing.
-        let once = next.is_none() && seen.is_none() || matches!(self.within, Within::Names(_));
-        if !once && elements.first().and_then(step::identity).is_some() {
-            let seen = seen.get_or_insert_default();
-            elements.retain(|element| step::identity(element).is_none_or(|name| seen.is_new(name)));
-        }
-        self.rows.extend(key.clone(), ttl.unwrap_or(GONE), elements);
-        if let Some(step) = next {
-            self.begun.push_back(Work { key, step, ttl, seen });
-        }
-        Ok(())
-    }
 }
 
-/// What TTL answers for a key that is not there.
-const GONE: i64 = -2;
-
+mod answers;
 mod rows;
 mod window;
 

@@ -122,6 +122,11 @@ impl Reader {
         self.open.is_empty() && self.at == self.buffer.len()
     }
 
+    /// The parts of the next answer that are there already, if it is an array of which some are still to come.
+    pub fn begun(&self) -> &[Reply] {
+        self.open.first().map_or(&[], |(_, parts)| parts)
+    }
+
     /// The next answer; `None` until all of it has arrived.
     ///
     /// # Errors
@@ -157,13 +162,17 @@ impl Reader {
     /// The next piece that is no array, or the beginning of one.
     fn part(&mut self) -> Result<Option<Part>, Malformed> {
         let rest = &self.buffer[self.at..];
-        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+        let end = rest.iter().position(|byte| *byte == b'\r');
+        let Some(end) = end.filter(|end| end + 1 < rest.len()) else {
             return match rest.first() {
                 Some(b'+' | b'-') | None => Ok(None),
                 Some(_) if rest.len() > 32 => Err(Malformed("a number without an end")),
                 Some(_) => Ok(None),
             };
         };
+        if rest[end + 1] != b'\n' {
+            return Err(Malformed("a line without an end"));
+        }
         let (Some(&mark), line) = (rest.first(), rest.get(1..end).unwrap_or_default()) else {
             return Err(Malformed("an empty line"));
         };
@@ -207,6 +216,12 @@ enum Part {
 }
 
 fn number(line: &[u8]) -> Result<i64, Malformed> {
+    // As most are: a length, which cannot overflow.
+    if !line.is_empty() && line.len() < 19 && line.iter().all(u8::is_ascii_digit) {
+        return Ok(line
+            .iter()
+            .fold(0, |number, digit| number * 10 + i64::from(digit - b'0')));
+    }
     let text = std::str::from_utf8(line).map_err(|_| Malformed("not a number"))?;
     text.parse().map_err(|_| Malformed("not a number"))
 }
@@ -247,6 +262,18 @@ mod tests {
         }
         assert!(reader.is_between_answers());
         assert_eq!(reader.next_reply(), Ok(None));
+    }
+
+    #[test]
+    fn what_has_begun_can_be_looked_at() {
+        let mut reader = Reader::default();
+        assert!(reader.begun().is_empty());
+        reader.feed(b"*2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n");
+        assert_eq!(reader.next_reply(), Ok(None));
+        assert_eq!(reader.begun(), [bulk("17")]);
+        reader.feed(b"$1\r\nb\r\n");
+        assert!(reader.next_reply().unwrap().is_some());
+        assert!(reader.begun().is_empty());
     }
 
     #[test]

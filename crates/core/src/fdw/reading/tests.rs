@@ -1,11 +1,13 @@
 //! Against a Redis in a few lines: each test says what it answers to each command.
 use super::*;
 use crate::fdw::{
+    Element,
     filter::{Comparison, Operand, Shape, Target},
     options::Keys,
     resp::Reader,
 };
 
+mod foreseeing;
 mod patterns;
 mod ranges;
 mod records;
