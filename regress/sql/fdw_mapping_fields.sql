@@ -7,6 +7,7 @@ SELECT count(*) FROM (SELECT * FROM users OFFSET 0) u;
 \! cached 'user:*'
 CREATE SCHEMA cached;
 IMPORT FOREIGN SCHEMA mappings FROM SERVER redis_cache INTO cached;
+ALTER FOREIGN TABLE cached.users ADD COLUMN ttl bigint;
 CREATE FUNCTION figures(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     line text;
@@ -39,3 +40,4 @@ SELECT id, a FROM cached.users ORDER BY id;
 \! redis HSET user:7 other x
 SELECT id, a FROM cached.users WHERE id = 7;
 SELECT * FROM cached.users WHERE id = 7;
+SELECT count(*) FROM cached.users WHERE ttl = -1;

@@ -13,9 +13,9 @@ use std::{
 
 use siphasher::sip128::SipHasher13;
 
-/// How many elements a generation remembers: as many as fit a table of 2^16 places, of 17 bytes each. There are two
+/// How many elements a generation remembers: as many as fit a table of 2^15 places, of 17 bytes each. There are two
 /// generations at most, which fit a processor's cache.
-const GENERATION: usize = (1 << 16) / 8 * 7;
+const GENERATION: usize = (1 << 15) / 8 * 7;
 
 /// See the module.
 #[derive(Debug)]
