@@ -1,7 +1,7 @@
 -- Of a mapping's hashes only the fields are asked for that a query needs, if they are few.
-CREATE TABLE users (id int PRIMARY KEY, a text, b text, c text, d text);
-INSERT INTO users VALUES (1, 'a1', 'b1', 'c1', 'd1'), (2, NULL, NULL, 'c2', NULL), (3, NULL, NULL, NULL, NULL);
-ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT a, b, c, d, id FROM users WITH (fill = any)';
+CREATE TABLE users (id int PRIMARY KEY, a text, b text, c text, d text, e text, f text, g text);
+INSERT INTO users (id, a, b, c, d) VALUES (1, 'a1', 'b1', 'c1', 'd1'), (2, NULL, NULL, 'c2', NULL), (3, NULL, NULL, NULL, NULL);
+ALTER SYSTEM SET pg_redis_cache.mappings = 'user:{id} => SELECT a, b, c, d, e, f, g, id FROM users WITH (fill = any)';
 \! reload
 SELECT count(*) FROM (SELECT * FROM users OFFSET 0) u;
 \! cached 'user:*'
