@@ -1,8 +1,8 @@
 //! Which of a query's conditions Redis can be asked by.
 //!
 //! A condition counts if it compares one of the table's columns, by an operator whose meaning is known, with something
-//! that does not depend on the row. Whatever is found here PostgreSQL checks again on each row, so what is asked for
-//! must only not miss any.
+//! that does not depend on the row. What is asked for must not miss any row. Where an operand's text and the column's
+//! value are one to one ([`Pushed::is_one_to_one`]) it can be exact, too.
 use pg_redis_cache_core::fdw::{Comparison, Role, Shape, Target};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
@@ -17,6 +17,8 @@ pub struct Pushed {
     pub shape: Shape,
     /// What the column is compared with; for [`Comparison::Any`] an array.
     pub operand: *mut pg_sys::Expr,
+    /// Whether whatever Redis finds by the operand's text has a value that meets the condition.
+    pub is_one_to_one: bool,
 }
 
 /// Finds out whether a condition counts.
@@ -147,7 +149,35 @@ unsafe fn compared(
         place,
         shape,
         operand,
+        is_one_to_one: is_one_to_one(target, base, operand_type),
     })
+}
+
+/// See [`Pushed::is_one_to_one`].
+fn is_one_to_one(target: Target, base: Oid, operand: Oid) -> bool {
+    match target {
+        // These are asked for as numbers.
+        Target::Score | Target::Index => true,
+        _ if matches!(base, pg_sys::UUIDOID | pg_sys::BYTEAOID) => true,
+        // A column cannot show what only a wider type has: that is an ERROR wherever the column is looked at.
+        Target::Key | Target::Name if is_integer(base) => width(operand) <= width(base),
+        _ if is_integer(base) => true,
+        // Several texts of UTF-8 may be one text of another encoding.
+        // SAFETY: reads a variable.
+        _ => matches!(
+            unsafe { pg_sys::GetDatabaseEncoding() } as u32,
+            pg_sys::pg_enc::PG_UTF8 | pg_sys::pg_enc::PG_SQL_ASCII
+        ),
+    }
+}
+
+/// The bytes of an integer.
+fn width(integer: Oid) -> usize {
+    match integer {
+        pg_sys::INT2OID => 2,
+        pg_sys::INT4OID => 4,
+        _ => 8,
+    }
 }
 
 /// `text ~~ text` and `text ^@ text` (pg_operator.dat).

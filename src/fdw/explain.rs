@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_int};
 use pg_redis_cache_core::fdw::{Comparison, Shape, Target, describe};
 use pgrx::{pg_guard, pg_sys};
 
-use super::{node::Node, private::Order, scan::Scan, table::Table};
+use super::{bound, node::Node, private::Order, scan::Scan, table::Table};
 use crate::nodes;
 
 /// ExplainForeignScan.
@@ -32,6 +32,7 @@ pub unsafe extern "C-unwind" fn scan(
             Order::Ascending => text(c"Order", "by score", explain),
             Order::Descending => text(c"Order", "by score, descending", explain),
         }
+        limit(node, scan, explain);
         number(c"Batch Size", scan.table.options.batch_size as u64, explain);
         if (*explain).analyze {
             figures(scan, explain);
@@ -106,12 +107,36 @@ unsafe fn pushdown(node: *mut pg_sys::ForeignScanState, explain: *mut pg_sys::Ex
         let context =
             pg_sys::set_deparse_context_plan((*explain).deparse_cxt, plan.cast(), std::ptr::null_mut());
         let texts: Vec<String> = nodes::items::<pg_sys::Node>(conditions)
-            .map(|condition| {
-                let text = pg_sys::deparse_expression(condition, context, false, false);
-                String::from_utf8_lossy(nodes::bytes(text)).into_owned()
-            })
+            .map(|condition| deparsed(condition, context))
             .collect();
         texts.join(" AND ")
+    }
+}
+
+/// An expression of a plan as SQL.
+///
+/// # Safety
+/// `context` must be what `set_deparse_context_plan` has made for that plan.
+pub unsafe fn deparsed(node: *mut pg_sys::Node, context: *mut pg_sys::List) -> String {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let text = pg_sys::deparse_expression(node, context, false, false);
+        String::from_utf8_lossy(nodes::bytes(text)).into_owned()
+    }
+}
+
+/// How many rows are asked for at first, if a LIMIT says so.
+unsafe fn limit(node: *mut pg_sys::ForeignScanState, scan: &Scan, explain: *mut pg_sys::ExplainState) {
+    // SAFETY: as `scan`.
+    unsafe {
+        let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+        let bounds = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs).skip(scan.planned);
+        let bounds: Vec<_> = bounds.collect();
+        if !bounds.is_empty() {
+            let context =
+                pg_sys::set_deparse_context_plan((*explain).deparse_cxt, plan.cast(), std::ptr::null_mut());
+            text(c"Limit", &bound::describe(&bounds, context), explain);
+        }
     }
 }
 

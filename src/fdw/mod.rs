@@ -6,12 +6,13 @@
 //!
 //! Guarantees: a backend that touches no foreign table opens no connection and allocates nothing. Redis is not asked
 //! when a statement is planned. A plan holds nothing but nodes, so it may be cached, copied and carried out at any time
-//! ([`private`]). What Redis is asked for narrows what is read, and PostgreSQL checks every condition again. No
+//! ([`private`]). What Redis is asked for narrows what is read; unless that is exact, every condition is checked again. No
 //! password is in any message, nor in EXPLAIN.
 //!
 //! Does not: keep to a snapshot. Redis has none; see `docs/FDW.md`.
 mod ahead;
 mod analyze;
+mod bound;
 mod cache;
 mod catalog;
 mod clauses;

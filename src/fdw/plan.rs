@@ -1,5 +1,5 @@
 //! Planning a scan: its size, and the plan. Redis is not asked.
-use pg_redis_cache_core::fdw::{Kind, options::Keys};
+use pg_redis_cache_core::fdw::{Kind, Shape, Target, exact, options::Keys};
 use pgrx::{
     pg_guard,
     pg_sys::{self, Oid},
@@ -7,7 +7,7 @@ use pgrx::{
 
 use super::{
     ahead::joins,
-    clauses, count,
+    bound, clauses, count,
     paths::{is_one_row, pushed},
     private::{self, Planned, Private},
     table::Table,
@@ -63,6 +63,7 @@ pub unsafe extern "C-unwind" fn plan(
     unsafe {
         let mut operands = std::ptr::null_mut();
         let mut conditions = std::ptr::null_mut();
+        let mut others = std::ptr::null_mut();
         let mut pushed = Vec::new();
         for restriction in nodes::items::<pg_sys::RestrictInfo>(clauses) {
             if (*restriction).pseudoconstant {
@@ -72,6 +73,15 @@ pub unsafe extern "C-unwind" fn plan(
                 operands = pg_sys::lappend(operands, one.operand.cast());
                 conditions = pg_sys::lappend(conditions, (*restriction).clause.cast());
                 pushed.push(one);
+            } else {
+                others = pg_sys::lappend(others, (*restriction).clause.cast());
+            }
+        }
+        let shapes: Vec<Shape> = pushed.iter().map(|one| one.shape).collect();
+        let trusted = can_be_exact(&table, &shapes) && pushed.iter().all(|one| one.is_one_to_one);
+        if trusted && others.is_null() {
+            for bound in bound::of_query(root, relation, path) {
+                operands = pg_sys::lappend(operands, bound.cast());
             }
         }
         let (order, ahead) = private::from_path((*path).fdw_private);
@@ -84,19 +94,37 @@ pub unsafe extern "C-unwind" fn plan(
             conditions: planned.collect(),
             order,
             ahead,
+            trusted,
             needed: needed(relation, clauses, &table),
         };
         pg_sys::make_foreignscan(
             targets,
-            pg_sys::extract_actual_clauses(clauses, false),
+            if trusted {
+                others
+            } else {
+                pg_sys::extract_actual_clauses(clauses, false)
+            },
             (*relation).relid,
             operands,
             private.to_list(),
             std::ptr::null_mut(),
-            // For EXPLAIN, which can only show what the planner has finished; checking them again does no harm.
+            // For EXPLAIN, which can only show what the planner has finished; for EvalPlanQual; and for readings that
+            // turn out not to be exact.
             conditions,
             outer,
         )
+    }
+}
+
+/// Whether a reading by such conditions may be exact; if not, the plan has to check them.
+fn can_be_exact(table: &Table, shapes: &[Shape]) -> bool {
+    match &table.mapping {
+        // All key columns are known, or a SCAN finds more.
+        Some(mapping) => {
+            let is_known = |part| shapes.iter().any(|shape| shape.target == Target::Part(part));
+            shapes.is_empty() || (0..mapping.parts).all(is_known)
+        }
+        None => exact::can_be(table.options.kind, shapes),
     }
 }
 

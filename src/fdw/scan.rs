@@ -9,6 +9,7 @@ use pgrx::pg_sys::{self, Datum};
 
 use super::{
     ahead::{Follower, Lookup},
+    bound::Bound,
     cache,
     column::Column,
     condition::Condition,
@@ -26,6 +27,8 @@ use crate::{capture::text::Pinning, compat, nodes};
 pub struct Scan {
     pub table: Table,
     pub shapes: Vec<Shape>,
+    /// How many conditions the plan has.
+    pub planned: usize,
     user: pg_sys::Oid,
     conditions: Vec<Condition>,
     columns: Vec<Column>,
@@ -33,6 +36,15 @@ pub struct Scan {
     documents: Option<(Documents, Converter)>,
     pub needs: Needs,
     pub order: Order,
+    /// Whether conditions that are not exact have to be checked by the scan: the plan does not.
+    trusted: bool,
+    /// Whether what is being read has to be checked.
+    pub rechecks: bool,
+    bound: Option<Bound>,
+    /// How many more rows are wanted, as far as that is known.
+    wanted: usize,
+    /// Whether the next window was not asked for, because rows enough are at hand.
+    held: bool,
     line: Option<Line>,
     reading: Option<Reading>,
     /// Where the scan is the inner side of a join with look-ahead.
@@ -57,11 +69,13 @@ impl Scan {
             let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
             let private = Private::from_list((*plan).fdw_private);
             let operands = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs);
+            let bounds = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs).skip(private.conditions.len());
+            let bound = Bound::new(bounds, node);
             let conditions = private.conditions.iter().zip(operands);
             let conditions = conditions.filter_map(|(planned, operand)| {
                 Condition::new(&table, *planned, operand, (&raw mut (*node).ss.ps).cast())
             });
-            let conditions = conditions.collect();
+            let conditions: Vec<Condition> = conditions.collect();
             let identifies = (*plan).fsSystemCol;
             let mut scan = Self::new(
                 relation,
@@ -72,6 +86,8 @@ impl Scan {
             );
             scan.with(conditions, private.order);
             scan.follower = Follower::new((*node).ss.ps.state, private.ahead);
+            scan.planned = private.conditions.len();
+            (scan.trusted, scan.bound) = (private.trusted, bound);
             scan
         }
     }
@@ -131,11 +147,17 @@ impl Scan {
             user,
             table,
             shapes: Vec::new(),
+            planned: 0,
             conditions: Vec::new(),
             columns,
             documents,
             needs,
             order: Order::None,
+            trusted: false,
+            rechecks: false,
+            bound: None,
+            wanted: usize::MAX,
+            held: false,
             line: None,
             reading: None,
             follower: None,
@@ -158,10 +180,11 @@ impl Scan {
     pub unsafe fn next(&mut self, context: *mut pg_sys::ExprContext) -> Option<Row> {
         if self.reading.is_none() && self.found.is_none() {
             // SAFETY: as the caller promises.
-            let operands = unsafe { self.operands(context) };
+            let (operands, wanted) = unsafe { (self.operands(context), self.wanted(context)) };
             self.found = self.ahead(&operands);
-            if self.found.is_none() {
-                self.start(operands);
+            match self.found {
+                Some(_) => self.rechecks = self.trusted && !self.is_exact(&operands),
+                None => self.start(operands, wanted),
             }
         }
         loop {
@@ -176,6 +199,7 @@ impl Scan {
                     continue;
                 }
                 self.rows += 1;
+                self.wanted = self.wanted.saturating_sub(1);
                 return Some(row);
             }
             if !self.advance() {
@@ -192,13 +216,27 @@ impl Scan {
         rows.map(Vec::into_iter)
     }
 
-    fn start(&mut self, operands: Vec<(Shape, Operand)>) {
+    /// Whether a reading by these conditions brings just what the plan's conditions leave.
+    fn is_exact(&self, operands: &[(Shape, Operand)]) -> bool {
+        // A condition that the plan has and the scan no longer: see `Condition::new`.
+        self.conditions.len() == self.planned && self.access(operands.to_vec()).exact
+    }
+
+    fn start(&mut self, operands: Vec<(Shape, Operand)>, wanted: Option<usize>) {
         pending::check_unchanged(&self.table);
         let access = match self.order {
             Order::None => self.access(operands),
             order => self.access(operands).by_score(order == Order::Descending),
         };
-        self.reading = Some(Reading::new(self.needs, access));
+        let lost = self.conditions.len() < self.planned;
+        self.rechecks = self.trusted && (lost || !access.exact);
+        let wanted = wanted.filter(|_| !self.rechecks);
+        (self.wanted, self.held) = (wanted.unwrap_or(usize::MAX), false);
+        let reading = Reading::new(self.needs, access);
+        self.reading = Some(match wanted {
+            Some(rows) => reading.beginning_with(rows),
+            None => reading,
+        });
         self.line();
         self.ask();
     }
@@ -255,7 +293,7 @@ impl Scan {
             return false;
         };
         if !reading.is_waiting() {
-            return false;
+            return std::mem::take(&mut self.held) && self.ask();
         }
         while reading.is_waiting() {
             let reply = line.receive();
@@ -263,7 +301,13 @@ impl Scan {
                 self.fail(&problem);
             }
         }
-        self.ask();
+        self.held = self
+            .reading
+            .as_ref()
+            .is_some_and(|reading| reading.at_hand() >= self.wanted);
+        if !self.held {
+            self.ask();
+        }
         true
     }
 
@@ -310,6 +354,13 @@ impl Scan {
             figures.add(line.figures);
         }
         figures
+    }
+
+    unsafe fn wanted(&self, context: *mut pg_sys::ExprContext) -> Option<usize> {
+        // SAFETY: as `next`.
+        self.bound
+            .as_ref()
+            .and_then(|bound| unsafe { bound.rows(context) })
     }
 
     unsafe fn operands(&mut self, context: *mut pg_sys::ExprContext) -> Vec<(Shape, Operand)> {

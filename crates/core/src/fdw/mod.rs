@@ -8,6 +8,7 @@
 //! Nothing here does I/O: commands are appended to [`Commands`], answers are fed in, in their order.
 pub mod describe;
 pub mod element;
+pub mod exact;
 pub mod filter;
 pub mod glob;
 pub mod interval;

@@ -25,6 +25,8 @@ use super::{
 pub const WINDOW_BYTES: usize = 1 << 20;
 /// How many elements are asked for before their size is known.
 const FIRST_WINDOW: usize = 200;
+/// The fewest elements that are asked for at a time.
+const LEAST: usize = 10;
 /// How many keys are read at a time.
 const KEYS_AT_ONCE: usize = 100;
 
@@ -112,6 +114,8 @@ pub struct Reading {
     ttls: VecDeque<i64>,
     rows: VecDeque<Row>,
     window: usize,
+    /// The fewest elements that are asked of a key at a time.
+    least: usize,
 }
 
 impl Reading {
@@ -139,6 +143,7 @@ impl Reading {
             ttls: VecDeque::new(),
             rows: VecDeque::new(),
             window: FIRST_WINDOW.min(needs.batch_size),
+            least: LEAST,
         }
     }
 
@@ -152,6 +157,19 @@ impl Reading {
     /// How many elements the next window is to have.
     pub fn window(&self) -> usize {
         self.window
+    }
+
+    /// Asks for no more than these at first: more are wanted only if some of them are not.
+    #[must_use]
+    pub fn beginning_with(mut self, rows: usize) -> Self {
+        self.window = self.window.min(rows.max(1));
+        self.least = 1;
+        self
+    }
+
+    /// How many rows have been read and not been taken.
+    pub fn at_hand(&self) -> usize {
+        self.rows.len()
     }
 
     /// The next row of those that have been read.
@@ -183,7 +201,7 @@ impl Reading {
                 }
             }
             // Each key's share of the window; what is begun is first brought to its end.
-            let count = (self.window / self.begun.len().max(1)).max(10);
+            let count = (self.window / self.begun.len().max(1)).max(self.least);
             for work in std::mem::take(&mut self.begun) {
                 self.ask_window(work, count, commands);
             }
@@ -371,7 +389,7 @@ impl Reading {
     /// Makes the next window as large as elements of this size allow.
     fn adapt(&mut self, count: usize, bytes: usize) {
         if let Some(each) = bytes.checked_div(count) {
-            self.window = (WINDOW_BYTES / each.max(1)).clamp(10, self.needs.batch_size.max(10));
+            self.window = (WINDOW_BYTES / each.max(1)).clamp(LEAST, self.needs.batch_size.max(LEAST));
         }
     }
 }
