@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_int};
 use pg_redis_cache_core::fdw::{Comparison, Shape, Target, describe};
 use pgrx::{pg_guard, pg_sys};
 
-use super::{bound, node::Node, private::Order, scan::Scan, table::Table};
+use super::{bound, connection::Figures, count::Count, node::Node, private::Order, scan::Scan, table::Table};
 use crate::nodes;
 
 /// ExplainForeignScan.
@@ -20,8 +20,12 @@ pub unsafe extern "C-unwind" fn scan(
             Node::Scan(scan) => scan,
             Node::Count(count) => {
                 table(&count.table, explain);
-                let command = format!("{} {}", count.command(), describe::keys(&count.table.layout));
-                return text(c"Redis Ops", &command, explain);
+                text(c"Pushdown", &counted(node, count, explain), explain);
+                text(c"Redis Ops", &count.commands().join(", "), explain);
+                if (*explain).analyze {
+                    figures(count.figures, explain);
+                }
+                return;
             }
         };
         table(&scan.table, explain);
@@ -35,7 +39,8 @@ pub unsafe extern "C-unwind" fn scan(
         limit(node, scan, explain);
         number(c"Batch Size", scan.table.options.batch_size as u64, explain);
         if (*explain).analyze {
-            figures(scan, explain);
+            figures(scan.figures(), explain);
+            number(c"Rows Fetched", scan.rows, explain);
         }
     }
 }
@@ -83,15 +88,13 @@ unsafe fn table(table: &Table, explain: *mut pg_sys::ExplainState) {
     }
 }
 
-unsafe fn figures(scan: &Scan, explain: *mut pg_sys::ExplainState) {
-    let figures = scan.figures();
+unsafe fn figures(figures: Figures, explain: *mut pg_sys::ExplainState) {
     // SAFETY: as `scan`.
     unsafe {
         number(c"Redis Commands", figures.commands, explain);
         number(c"Redis Round Trips", figures.round_trips, explain);
         number(c"Redis Bytes Sent", figures.bytes_sent, explain);
         number(c"Redis Bytes Received", figures.bytes_received, explain);
-        number(c"Rows Fetched", scan.rows, explain);
     }
 }
 
@@ -110,6 +113,50 @@ unsafe fn pushdown(node: *mut pg_sys::ForeignScanState, explain: *mut pg_sys::Ex
             .map(|condition| deparsed(condition, context))
             .collect();
         texts.join(" AND ")
+    }
+}
+
+/// The conditions under which a plan counts, as SQL; it has no row of the table that they could be an expression on.
+unsafe fn counted(
+    node: *mut pg_sys::ForeignScanState,
+    count: &Count,
+    explain: *mut pg_sys::ExplainState,
+) -> String {
+    // SAFETY: as `scan`; the operands stand in the order of the conditions.
+    let texts: Vec<String> = unsafe {
+        let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
+        let context =
+            pg_sys::set_deparse_context_plan((*explain).deparse_cxt, plan.cast(), std::ptr::null_mut());
+        let operands = nodes::items::<pg_sys::Node>((*plan).fdw_exprs);
+        let shown = count.shapes().zip(operands).map(|((place, shape), operand)| {
+            let column = count.table.columns[place]
+                .as_ref()
+                .map(|column| column.name.clone());
+            let operand = deparsed(operand, context);
+            let column = column.unwrap_or_default();
+            match shape.comparison {
+                Comparison::Any => format!("({column} = ANY ({operand}))"),
+                comparison => format!("({column} {} {operand})", operator(comparison)),
+            }
+        });
+        shown.collect()
+    };
+    match texts.is_empty() {
+        true => "none".to_string(),
+        false => texts.join(" AND "),
+    }
+}
+
+/// The operator of a comparison.
+fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Equal | Comparison::Any => "=",
+        Comparison::Like => "~~",
+        Comparison::Prefix => "^@",
+        Comparison::Less => "<",
+        Comparison::LessEqual => "<=",
+        Comparison::GreaterEqual => ">=",
+        Comparison::Greater => ">",
     }
 }
 

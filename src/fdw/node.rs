@@ -52,7 +52,7 @@ pub unsafe extern "C-unwind" fn iterate(node: *mut pg_sys::ForeignScanState) -> 
                     pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
                 }
             }
-            Node::Count(count) => count.next(slot),
+            Node::Count(count) => count.next(slot, (*node).ss.ps.ps_ExprContext),
         }
         slot
     }

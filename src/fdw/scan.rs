@@ -3,7 +3,7 @@
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, options::Keys, reading::Needs,
+    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, reading::Needs,
 };
 use pgrx::pg_sys::{self, Datum};
 
@@ -313,16 +313,8 @@ impl Scan {
 
     /// Raises why reading cannot go on.
     pub fn fail(&self, problem: &ReadProblem) -> ! {
-        match problem {
-            ReadProblem::OtherType => {
-                let (Keys::One(key) | Keys::Matching(key)) = &self.table.options.keys;
-                error::wrong_type(key, self.needs.kind)
-            }
-            ReadProblem::Refused(text) => error::refused(text),
-            ReadProblem::Unexpected => {
-                error::garbled(&self.line.as_ref().map(Line::address).unwrap_or_default())
-            }
-        }
+        let address = self.line.as_ref().map(Line::address).unwrap_or_default();
+        error::unread(&self.table, problem, &address)
     }
 
     /// Ends the reading for another one, over the same line if nothing is on its way there.

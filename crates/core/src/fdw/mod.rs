@@ -6,6 +6,7 @@
 //! needs another reader of options, and nothing else.
 //!
 //! Nothing here does I/O: commands are appended to [`Commands`], answers are fed in, in their order.
+pub mod counting;
 pub mod describe;
 pub mod element;
 pub mod exact;
@@ -22,6 +23,7 @@ pub mod seen;
 pub mod step;
 pub mod writing;
 
+pub use counting::Counting;
 pub use element::{Element, Kind, Row};
 pub use filter::{Access, Comparison, KeyAccess, Operand, Shape, Target, Within};
 pub use layout::{Column, Layout, Role};
