@@ -3,7 +3,7 @@
 //! It is asked where that is exact: under no condition but such on keys and scores that a reading meets by itself,
 //! whatever their operands turn out to be. Tables over mappings are read: SCAN finds more than a template's keys.
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Comparison, Counting, Kind, Operand, Shape, Target, describe, exact, glob,
+    Access, Comparison, Counting, Kind, Operand, Shape, Target, describe, exact, glob,
 };
 use pgrx::{
     pg_guard,
@@ -15,7 +15,7 @@ use super::{
     clauses::{self, Pushed},
     condition::Condition,
     connection::Figures,
-    error,
+    error, estimate,
     paths::ROUND_TRIP,
     pending,
     private::Planned,
@@ -283,19 +283,9 @@ impl Count {
         debug_assert!(access.exact && Counting::takes(&access.within));
         let mut counting = Counting::new(kind, !self.table.layout.has_key(), access);
         let mut line = cache::line(self.table.server, self.user, self.table.options.database);
-        loop {
-            let mut commands = Commands::default();
-            counting.ask(&mut commands);
-            if commands.count == 0 {
-                self.figures.add(line.figures);
-                return i64::try_from(counting.total()).unwrap_or(i64::MAX);
-            }
-            line.send(&commands);
-            while counting.is_waiting() {
-                if let Err(problem) = counting.answer(line.receive()) {
-                    error::unread(&self.table, &problem, &line.address());
-                }
-            }
-        }
+        let total = estimate::total(&mut counting, &mut line)
+            .unwrap_or_else(|problem| error::unread(&self.table, &problem, &line.address()));
+        self.figures.add(line.figures);
+        i64::try_from(total).unwrap_or(i64::MAX)
     }
 }

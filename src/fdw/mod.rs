@@ -5,7 +5,7 @@
 //! query's conditions to the core's ([`clauses`]), values ([`values`]) and connections ([`connection`], [`cache`]).
 //!
 //! Guarantees: a backend that touches no foreign table opens no connection and allocates nothing. Redis is not asked
-//! when a statement is planned. A plan holds nothing but nodes, so it may be cached, copied and carried out at any time
+//! when a statement is planned, but with `use_remote_estimate`. A plan holds nothing but nodes, so it may be cached, copied and carried out at any time
 //! ([`private`]). What Redis is asked for narrows what is read; unless that is exact, every condition is checked again. No
 //! password is in any message, nor in EXPLAIN.
 //!
@@ -21,6 +21,7 @@ mod condition;
 mod connection;
 mod count;
 mod error;
+mod estimate;
 mod explain;
 mod handler;
 mod identity;

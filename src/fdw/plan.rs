@@ -1,4 +1,4 @@
-//! Planning a scan: its size, and the plan. Redis is not asked.
+//! Planning a scan: its size, and the plan. Redis is asked for the size alone, and only with `use_remote_estimate`.
 use pg_redis_cache_core::fdw::{Kind, Shape, Target, exact, options::Keys};
 use pgrx::{
     pg_guard,
@@ -7,16 +7,17 @@ use pgrx::{
 
 use super::{
     ahead::joins,
-    bound, clauses, count,
+    bound, clauses, count, estimate,
     paths::{is_one_row, pushed},
     private::{self, Planned, Private},
     table::Table,
 };
-use crate::nodes;
+use crate::{compat, nodes};
 
-/// How many rows a table has that ANALYZE has not seen.
-const ROWS_OF_ONE_KEY: f64 = 1_000.0;
-const ROWS_OF_MANY_KEYS: f64 = 10_000.0;
+/// How many rows a table has that ANALYZE has not seen. Rather too many than too few: a collection that is taken for a
+/// large one is asked for what a join needs of it, which costs the round trips of its batches; one that is taken for a
+/// small one is read whole, and may have millions.
+const ROWS: f64 = 10_000.0;
 
 /// GetForeignRelSize.
 #[pg_guard]
@@ -28,13 +29,17 @@ pub unsafe extern "C-unwind" fn size(
     let table = Table::open(relid);
     // SAFETY: the planner's own structures; the table's statistics, -1 if there are none.
     unsafe {
-        if (*relation).tuples < 0.0 {
-            (*relation).tuples = match (&table.layout.keys, table.options.kind) {
-                (Keys::One(_), Kind::String) => 1.0,
-                (Keys::One(_), _) => ROWS_OF_ONE_KEY,
-                (Keys::Matching(_), _) => ROWS_OF_MANY_KEYS,
-            };
-        }
+        let known = (*relation).tuples;
+        (*relation).tuples = match (&table.layout.keys, table.options.kind) {
+            (Keys::One(_), Kind::String) => 1.0,
+            _ => {
+                let asked = table.options.remote_estimate.then(|| {
+                    let user = compat::planned_user(root, relation);
+                    estimate::rows(&table, user)
+                });
+                asked.flatten().unwrap_or(if known < 0.0 { ROWS } else { known })
+            }
+        };
         pg_sys::set_baserel_size_estimates(root, relation);
         let pushed = pushed(root, relation, &table, (*relation).baserestrictinfo);
         if is_one_row(&table, &pushed) {
