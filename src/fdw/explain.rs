@@ -2,10 +2,15 @@
 //! know.
 use std::ffi::{CStr, CString, c_int};
 
-use pg_redis_cache_core::fdw::{Comparison, Shape, Target, describe};
+use pg_redis_cache_core::{
+    fdw::{Comparison, Shape, Target, describe, options},
+    redis::Place,
+};
 use pgrx::{pg_guard, pg_sys};
 
-use super::{bound, connection::Figures, count::Count, node::Node, private::Order, scan::Scan, table::Table};
+use super::{
+    bound, catalog, connection::Figures, count::Count, node::Node, private::Order, scan::Scan, table::Table,
+};
 use crate::nodes;
 
 /// ExplainForeignScan.
@@ -80,12 +85,30 @@ unsafe fn table(table: &Table, explain: *mut pg_sys::ExplainState) {
     // SAFETY: as `scan`.
     unsafe {
         text(c"Redis Server", &table.server_name, explain);
+        if (*explain).verbose {
+            text(c"Redis Address", &address(table), explain);
+        }
         if let Some(mapping) = &table.mapping {
             text(c"Mapping", &mapping.name, explain);
         }
         text(c"Redis Key", &describe::keys(&table.layout), explain);
         text(c"Table Type", table.options.kind.name(), explain);
     }
+}
+
+/// Where the server is, as its own option says, without user and password. The setting's value is for superusers.
+fn address(table: &Table) -> String {
+    let given = catalog::server(table.server).given;
+    let own = given.iter().rev().find(|(name, _)| name == "host_port");
+    let nodes = own.and_then(|(_, nodes)| options::nodes(nodes).ok());
+    let Some(nodes) = nodes else {
+        return "pg_redis_cache.url".to_string();
+    };
+    let places = nodes.iter().map(|node| match node.place() {
+        Place::Tcp { host, port } => format!("{host}:{port}"),
+        Place::Unix { path } => path.display().to_string(),
+    });
+    places.collect::<Vec<_>>().join(", ")
 }
 
 unsafe fn figures(figures: Figures, explain: *mut pg_sys::ExplainState) {
