@@ -6,7 +6,7 @@
 use pg_redis_cache_core::fdw::{Comparison, Role, Shape, Target};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
-use super::table::Table;
+use super::{collation, table::Table};
 use crate::nodes;
 
 /// A condition that narrows what is read.
@@ -131,6 +131,10 @@ unsafe fn compared(
         (comparison, false) => comparison,
     };
     let shape = Shape { target, comparison };
+    let is_id = table.layout.role(place) == Some(&Role::Id);
+    if is_id && comparison.is_range() && is_text(base) && !collation::has_order_of_digits(collation) {
+        return None;
+    }
     let same = match target {
         Target::Key | Target::Name => has_one_text(base, variable.vartypmod) && is_like(base, operand_type),
         // What the cache writes is always the type's own text.
@@ -188,7 +192,7 @@ const TEXT_STARTS_WITH: u32 = 3877;
 unsafe fn comparison(base: Oid, operator: Oid, collation: Oid) -> Option<Comparison> {
     // SAFETY: catalog look-ups.
     unsafe {
-        let is_text = matches!(base, pg_sys::TEXTOID | pg_sys::VARCHAROID);
+        let is_text = is_text(base);
         if is_text && collation != pg_sys::InvalidOid && !pg_sys::get_collation_isdeterministic(collation) {
             return None;
         }
@@ -242,6 +246,22 @@ fn has_one_canonical_text(base: Oid) -> bool {
             | pg_sys::TIMESTAMPOID
             | pg_sys::TIMESTAMPTZOID
     )
+}
+
+/// The operator family by which a stream's column of ids has their order under that collation, if it has it.
+pub fn order_of_ids(table: &Table, place: usize, collation: Oid) -> Option<Oid> {
+    let column = table.columns[place].as_ref()?;
+    // SAFETY: catalog look-ups.
+    unsafe {
+        let base = pg_sys::getBaseType(column.type_id);
+        let is_whole = base == pg_sys::TEXTOID || (base == pg_sys::VARCHAROID && column.modifier < 0);
+        let entry = pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
+        (is_whole && collation::has_order_of_ids(collation)).then_some((*entry).btree_opf)
+    }
+}
+
+fn is_text(base: Oid) -> bool {
+    matches!(base, pg_sys::TEXTOID | pg_sys::VARCHAROID)
 }
 
 fn is_integer(base: Oid) -> bool {

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_int};
 
 use pg_redis_cache_core::{
-    fdw::{Comparison, Shape, Target, describe, options},
+    fdw::{Comparison, Kind, Shape, Target, describe, options},
     redis::Place,
 };
 use pgrx::{pg_guard, pg_sys};
@@ -38,8 +38,15 @@ pub unsafe extern "C-unwind" fn scan(
         text(c"Redis Ops", &commands(scan).join(", "), explain);
         match scan.order {
             Order::None => {}
-            Order::Ascending => text(c"Order", "by score", explain),
-            Order::Descending => text(c"Order", "by score, descending", explain),
+            order => {
+                let by = if is_stream(scan) { "by id" } else { "by score" };
+                let down = if order == Order::Descending {
+                    ", descending"
+                } else {
+                    ""
+                };
+                text(c"Order", &format!("{by}{down}"), explain);
+            }
         }
         limit(node, scan, explain);
         number(c"Batch Size", scan.table.options.batch_size as u64, explain);
@@ -50,21 +57,32 @@ pub unsafe extern "C-unwind" fn scan(
     }
 }
 
+fn is_stream(scan: &Scan) -> bool {
+    scan.table.options.kind == Kind::Stream
+}
+
 fn commands(scan: &Scan) -> Vec<String> {
     let mut shapes = scan.shapes.clone();
-    if scan.order != Order::None {
+    if scan.order != Order::None && !is_stream(scan) {
         // The order of scores is had from a range of them.
         shapes.push(Shape {
             target: Target::Score,
             comparison: Comparison::GreaterEqual,
         });
     }
-    describe::commands(
+    let mut commands = describe::commands(
         scan.table.options.kind,
         &scan.table.layout,
         &shapes,
         scan.reads_ttl(),
-    )
+    );
+    if is_stream(scan)
+        && scan.order == Order::Descending
+        && let Some(range) = commands.last_mut()
+    {
+        *range = describe::latest_first(range);
+    }
+    commands
 }
 
 /// ExplainForeignModify.

@@ -16,6 +16,7 @@ mod bound;
 mod cache;
 mod catalog;
 mod clauses;
+mod collation;
 mod column;
 mod condition;
 mod connection;

@@ -11,7 +11,7 @@ use crate::nodes;
 pub struct Private {
     /// The pushed conditions, in the order of the plan's `fdw_exprs`.
     pub conditions: Vec<Planned>,
-    /// The order of scores in which rows are wanted.
+    /// The order of scores, or of a stream's ids, in which rows are wanted.
     pub order: Order,
     /// The look-ahead that the scan follows; 0: none.
     pub ahead: Number,

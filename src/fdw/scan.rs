@@ -3,7 +3,7 @@
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, reading::Needs,
+    Access, Commands, Element, Kind, Operand, ReadProblem, Reading, Role, Row, Shape, reading::Needs,
 };
 use pgrx::pg_sys::{self, Datum};
 
@@ -226,6 +226,8 @@ impl Scan {
         pending::check_unchanged(&self.table);
         let access = match self.order {
             Order::None => self.access(operands),
+            Order::Ascending if self.needs.kind == Kind::Stream => self.access(operands),
+            Order::Descending if self.needs.kind == Kind::Stream => self.access(operands).latest_first(),
             order => self.access(operands).by_score(order == Order::Descending),
         };
         let lost = self.conditions.len() < self.planned;

@@ -47,6 +47,15 @@ pub fn commands(kind: Kind, layout: &Layout, shapes: &[Shape], ttl: bool) -> Vec
     commands
 }
 
+/// XREVRANGE for an XRANGE: the ends change places.
+pub fn latest_first(range: &str) -> String {
+    let mut words: Vec<&str> = range.split(' ').collect();
+    if let [.., from, to] = words.as_mut_slice() {
+        std::mem::swap(from, to);
+    }
+    words.join(" ").replacen("XRANGE", "XREVRANGE", 1)
+}
+
 /// The commands by which such a table's rows are counted.
 pub fn counting(kind: Kind, layout: &Layout, shapes: &[Shape]) -> Vec<String> {
     let mut commands = Vec::new();

@@ -65,7 +65,8 @@ impl Comparison {
             .find(|comparison| comparison.number() == number)
     }
 
-    fn is_range(self) -> bool {
+    /// Whether it leaves what lies on one side of the operand.
+    pub fn is_range(self) -> bool {
         matches!(
             self,
             Self::Less | Self::LessEqual | Self::GreaterEqual | Self::Greater
@@ -148,6 +149,8 @@ pub enum Within {
     Indexes(Vec<(i64, i64)>),
     /// A stream's entries from id to id, as XRANGE takes them.
     Ids(Vec<(Vec<u8>, Vec<u8>)>),
+    /// The same from id down to id, as XREVRANGE takes them.
+    IdsDown(Vec<(Vec<u8>, Vec<u8>)>),
     /// A hash as one row.
     Record,
 }
@@ -195,6 +198,21 @@ impl Access {
                 descending,
                 ..Scores::ALL
             }),
+            within => within,
+        };
+        self
+    }
+}
+
+impl Access {
+    /// The same entries of a stream, the latest first. (What is read by XRANGE comes in the order of the ids.)
+    #[must_use]
+    pub fn latest_first(mut self) -> Self {
+        self.within = match self.within {
+            Within::All => Within::IdsDown(vec![(b"+".to_vec(), b"-".to_vec())]),
+            Within::Ids(ranges) => {
+                Within::IdsDown(ranges.into_iter().rev().map(|(from, to)| (to, from)).collect())
+            }
             within => within,
         };
         self

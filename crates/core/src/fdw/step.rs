@@ -51,7 +51,7 @@ impl Step {
                 range: 0,
                 from: range.0,
             }),
-            Within::Ids(ranges) => ranges.first().map(|range| Self::Entries {
+            Within::Ids(ranges) | Within::IdsDown(ranges) => ranges.first().map(|range| Self::Entries {
                 range: 0,
                 from: range.0.clone(),
             }),
@@ -118,11 +118,12 @@ impl Step {
                 commands.push(&words);
             }
             Self::Entries { range, from } => {
-                let last: &[u8] = match within {
-                    Within::Ids(ranges) => &ranges[*range].1,
-                    _ => b"+",
+                let (command, last): (&[u8], &[u8]) = match within {
+                    Within::Ids(ranges) => (b"XRANGE", &ranges[*range].1),
+                    Within::IdsDown(ranges) => (b"XREVRANGE", &ranges[*range].1),
+                    _ => (b"XRANGE", b"+"),
                 };
-                commands.push(&[b"XRANGE", key, from, last, b"COUNT", count_text]);
+                commands.push(&[command, key, from, last, b"COUNT", count_text]);
             }
         }
     }
@@ -343,10 +344,12 @@ fn entries(within: &Within, range: usize, count: usize, parts: Vec<Reply>) -> Re
         Some(Step::Entries { range, from })
     } else {
         match within {
-            Within::Ids(ranges) => ranges.get(range + 1).map(|next| Step::Entries {
-                range: range + 1,
-                from: next.0.clone(),
-            }),
+            Within::Ids(ranges) | Within::IdsDown(ranges) => {
+                ranges.get(range + 1).map(|next| Step::Entries {
+                    range: range + 1,
+                    from: next.0.clone(),
+                })
+            }
             _ => None,
         }
     };

@@ -123,6 +123,7 @@ fn reads(access: &Access, row: &Row) -> bool {
                 && (row.score < high.score || high.inclusive && row.score == high.score)
         }
         Within::Indexes(ranges) => ranges.iter().any(|(from, to)| (*from..=*to).contains(&row.index)),
+        Within::IdsDown(_) => unreachable!("no order is asked for"),
         Within::Ids(ranges) => ranges.iter().any(|(from, to)| {
             let id = |text: &[u8], missing: u64| {
                 let text = std::str::from_utf8(text).unwrap();
