@@ -84,6 +84,16 @@ SELECT * FROM h WHERE field = 'a' FOR UPDATE;
 COMMIT;
 UPDATE h SET value = 100 FROM (VALUES ('a'), ('b'), ('x')) AS v (f) WHERE field = f RETURNING field, value;
 
+-- what a join looks up ahead is checked where it is not exact
+CREATE TABLE few AS SELECT g AS n, 'k:' || g AS k FROM generate_series(1, 12) g;
+INSERT INTO few VALUES (13, NULL), (14, 'k:1'), (15, 'x');
+ANALYZE few;
+SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off;
+SELECT n, key, value FROM few JOIN k ON key = few.k WHERE field = 'f2' ORDER BY n;
+SELECT n, key, value FROM few JOIN k ON key = few.k AND key LIKE 'k:%1' WHERE field = 'f2' ORDER BY n;
+SELECT n, key, value FROM few LEFT JOIN k ON key = few.k AND key LIKE 'k_' || n AND field = 'f2' ORDER BY n;
+RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_material;
+
 -- LIMIT: what is asked for, and how many rows have come
 SELECT checked('SELECT * FROM l LIMIT 3');
 SELECT checked('SELECT * FROM l LIMIT 3 OFFSET 5');
