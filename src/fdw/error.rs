@@ -2,11 +2,12 @@
 use std::io;
 
 use pg_redis_cache_core::{
-    fdw::{Kind, OptionProblem},
+    fdw::{Kind, OptionProblem, ReadProblem, options::Keys},
     redis::first_words,
 };
 use pgrx::PgSqlErrorCode;
 
+use super::table::Table;
 use crate::sql::raise;
 
 /// No connection could be made.
@@ -42,6 +43,18 @@ pub fn garbled(address: &str) -> ! {
         "",
         "Is it Redis that listens there?",
     )
+}
+
+/// A table could not be read.
+pub fn unread(table: &Table, problem: &ReadProblem, address: &str) -> ! {
+    match problem {
+        ReadProblem::OtherType => {
+            let (Keys::One(key) | Keys::Matching(key)) = &table.options.keys;
+            wrong_type(key, table.options.kind)
+        }
+        ReadProblem::Refused(text) => refused(text),
+        ReadProblem::Unexpected => garbled(address),
+    }
 }
 
 /// Redis said no; the text begins with a code. Of it only the first words are shown.
