@@ -1,6 +1,6 @@
 //! A connection to Redis that several scans and writes of a backend share.
 //!
-//! Each has a [`Line`] of its own: what it sends is answered to it, whoever reads the answer first. Commands go out
+//! Each has a [`Wire`] of its own: what it sends is answered to it, whoever reads the answer first. Commands go out
 //! as they are sent, without waiting for their answers. While it waits, a cancel works: both directions can be
 //! interrupted at any byte and gone on with, so a connection is only lost when the socket or the protocol is. What a
 //! line that has ended was still to be answered is read and dropped.
@@ -17,7 +17,7 @@ use pg_redis_cache_core::{
         Commands, Reply,
         resp::{self, Malformed},
     },
-    redis::{Address, Secret},
+    redis::{Address, Place, Secret},
 };
 use rustc_hash::FxHashMap;
 
@@ -34,6 +34,7 @@ struct Connection {
     stream: Patient,
     /// Without its password.
     address: String,
+    host: String,
     reader: resp::Reader,
     /// What is to be sent, and how much of it has been.
     out: Vec<u8>,
@@ -71,7 +72,7 @@ impl Figures {
 }
 
 /// One user of a connection.
-pub struct Line {
+pub struct Wire {
     connection: Shared,
     ticket: Ticket,
     pub figures: Figures,
@@ -82,8 +83,8 @@ impl Shared {
     pub fn open(addresses: &[Address], password: Option<&Secret>) -> Self {
         let mut last = None;
         for address in addresses {
-            match client::connect(address, gucs::connect_timeout()) {
-                Ok(stream) => return Self::greet(stream, address, password),
+            match Self::connect(address, password) {
+                Ok(connection) => return connection,
                 Err(problem) => last = Some((address, problem)),
             }
         }
@@ -93,6 +94,15 @@ impl Shared {
         }
     }
 
+    /// Connects, and authenticates, or raises why it must not.
+    ///
+    /// # Errors
+    /// Nobody is there.
+    pub fn connect(address: &Address, password: Option<&Secret>) -> io::Result<Self> {
+        let stream = client::connect(address, gucs::connect_timeout())?;
+        Ok(Self::greet(stream, address, password))
+    }
+
     fn greet(stream: Box<dyn client::Stream>, address: &Address, password: Option<&Secret>) -> Self {
         let connection = Connection {
             stream: Patient {
@@ -100,6 +110,10 @@ impl Shared {
                 deadline: Instant::now() + gucs::connect_timeout(),
             },
             address: address.masked(),
+            host: match address.place() {
+                Place::Tcp { host, .. } => host.to_owned(),
+                Place::Unix { .. } => String::new(),
+            },
             reader: resp::Reader::default(),
             out: Vec::new(),
             sent: 0,
@@ -110,7 +124,7 @@ impl Shared {
             broken: false,
         };
         let shared = Self(Rc::new(RefCell::new(connection)));
-        let mut line = shared.line();
+        let mut line = shared.wire();
         for command in address.greeting(password) {
             let commands = Commands {
                 bytes: command.get_packed_command(),
@@ -123,10 +137,10 @@ impl Shared {
     }
 
     /// Another user of the connection.
-    pub fn line(&self) -> Line {
+    pub fn wire(&self) -> Wire {
         let mut connection = self.0.borrow_mut();
         connection.last_ticket += 1;
-        Line {
+        Wire {
             connection: self.clone(),
             ticket: connection.last_ticket,
             figures: Figures::default(),
@@ -274,7 +288,7 @@ impl Connection {
 /// The ticket of answers that nobody waits for any more.
 const NOBODY: Ticket = 0;
 
-impl Line {
+impl Wire {
     /// Sends commands; each will have one answer.
     pub fn send(&mut self, commands: &Commands) {
         if commands.count == 0 {
@@ -319,12 +333,9 @@ impl Line {
         }
     }
 
-    /// Sends one command and returns its answer, as [`Self::answer`].
-    pub fn ask(&mut self, words: &[&[u8]]) -> Reply {
-        let mut commands = Commands::default();
-        commands.push(words);
-        self.send(&commands);
-        self.answer()
+    /// The host that it leads to; empty for a unix socket.
+    pub fn host(&self) -> String {
+        self.connection.0.borrow().host.clone()
     }
 
     /// Where it leads to, without a password.
@@ -333,7 +344,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Wire {
     fn drop(&mut self) {
         // While a panic unwinds through a borrowed connection there is nothing to tidy: an abort drops what is busy.
         if let Ok(mut connection) = self.connection.0.try_borrow_mut() {

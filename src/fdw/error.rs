@@ -67,7 +67,7 @@ pub fn refused(text: &str) -> ! {
         "NOPERM" => (PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, ""),
         "MOVED" | "ASK" | "CROSSSLOT" => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "The server is part of a Redis Cluster, which foreign tables do not support yet.",
+            "The server is part of a Redis Cluster: give it the option cluster_mode 'true'.",
         ),
         "OOM" => (PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, ""),
         "READONLY" => (PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, ""),

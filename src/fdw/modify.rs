@@ -16,10 +16,9 @@ use pgrx::{
 };
 
 use super::{
-    cache, catalog,
-    connection::Line,
-    error,
+    cache, catalog, error,
     identity::Identity,
+    line::Line,
     owned, pending,
     rows::{self, Texts, WrittenColumn},
     table::Table,

@@ -13,8 +13,9 @@ use super::{
     cache,
     column::Column,
     condition::Condition,
-    connection::{Figures, Line},
+    connection::Figures,
     error, identity,
+    line::Line,
     mapped::Documents,
     pending,
     private::{Order, Private},
@@ -348,7 +349,7 @@ impl Scan {
     pub fn stop(&mut self) {
         self.reading = None;
         if let Some(line) = self.line.take() {
-            self.figures.add(line.figures);
+            self.figures.add(line.figures());
         }
     }
 
@@ -361,7 +362,7 @@ impl Scan {
     pub fn figures(&self) -> Figures {
         let mut figures = self.figures;
         if let Some(line) = &self.line {
-            figures.add(line.figures);
+            figures.add(line.figures());
         }
         figures
     }

@@ -6,6 +6,7 @@
 //! needs another reader of options, and nothing else.
 //!
 //! Nothing here does I/O: commands are appended to [`Commands`], answers are fed in, in their order.
+pub mod cluster;
 pub mod counting;
 pub mod describe;
 pub mod element;

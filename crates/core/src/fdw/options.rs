@@ -162,6 +162,11 @@ fn boolean(value: &str) -> Option<bool> {
     }
 }
 
+/// Whether an option says yes.
+pub fn is_true(value: &str) -> bool {
+    boolean(value) == Some(true)
+}
+
 fn is_boolean(value: &str) -> bool {
     boolean(value).is_some()
 }
