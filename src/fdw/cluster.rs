@@ -187,8 +187,7 @@ impl ClusterLine {
         let mut gathered: Vec<(Node, Commands)> = Vec::new();
         for routed in cluster::route(commands) {
             let mut parts = Vec::with_capacity(routed.parts.len());
-            for part in routed.parts {
-                let node = self.node(part.to);
+            for (node, part) in routed.parts.into_iter().flat_map(|part| self.nodes(part)) {
                 match gathered.iter_mut().find(|(other, _)| *other == node) {
                     Some((_, commands)) => commands.append(&part.command),
                     None => {
@@ -304,11 +303,20 @@ impl ClusterLine {
         reply
     }
 
+    /// The nodes that a part goes to.
+    fn nodes(&mut self, part: Part) -> Vec<(Node, Part)> {
+        if part.to != To::Every {
+            return vec![(self.node(part.to), part)];
+        }
+        let masters = self.cluster.borrow().slots.masters().to_vec();
+        masters.into_iter().map(|node| (node, part.clone())).collect()
+    }
+
     fn node(&mut self, to: To) -> Node {
         let mut cluster = self.cluster.borrow_mut();
         match to {
             To::Slot(slot) => cluster.master(slot),
-            To::Any => cluster.master(0),
+            To::Any | To::Every => cluster.master(0),
             To::Scanned { master, begins } => {
                 if begins {
                     cluster.learn();

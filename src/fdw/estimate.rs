@@ -16,7 +16,7 @@ use pgrx::{
     pg_sys::{Oid, panic::CaughtError},
 };
 
-use super::{cache, connection::Line, table::Table};
+use super::{cache, line::Line, table::Table};
 
 /// How many keys the step of a SCAN looks at.
 const LOOKED_AT: u32 = 1_000;

@@ -95,6 +95,15 @@ impl Line {
         }
     }
 
+    /// The same. While only a part of it has come, `foresee` may be shown that part and append commands, which are sent at
+    /// once; not of a cluster, whose next command may be for another node.
+    pub fn receive_foreseeing(&mut self, foresee: impl FnMut(&[Reply], &mut Commands)) -> Reply {
+        match self {
+            Self::One(wire) => wire.receive_foreseeing(foresee),
+            Self::Cluster(cluster) => cluster.receive(),
+        }
+    }
+
     /// The next answer, as [`Self::receive`]; raises if Redis has refused the command.
     pub fn answer(&mut self) -> Reply {
         let reply = self.receive();

@@ -140,6 +140,8 @@ pub enum To {
     Slot(u16),
     /// The master with that number, of those that a SCAN goes through; the first step of a SCAN begins it.
     Scanned { master: usize, begins: bool },
+    /// Each master.
+    Every,
     /// Any node.
     Any,
 }
@@ -158,8 +160,8 @@ pub enum Merge {
     Scan(usize),
 }
 
-/// A part of a command that goes to one node.
-#[derive(Debug)]
+/// A part of a command that goes to one node, or to each.
+#[derive(Clone, Debug)]
 pub struct Part {
     pub to: To,
     pub command: Commands,
@@ -204,6 +206,10 @@ fn route_one(words: &[Vec<u8>]) -> Routed {
     match name {
         b"MGET" => in_parts(b"GET", keys, Merge::Values),
         b"UNLINK" | b"DEL" | b"EXISTS" if keys.len() > 1 => in_parts(name, keys, Merge::Sum),
+        b"DBSIZE" => Routed {
+            parts: vec![part(To::Every, words)],
+            merge: Merge::Sum,
+        },
         b"SCAN" => scan(words),
         // The script, how many keys, the first key.
         b"EVAL" => whole(words, keys.get(2)),

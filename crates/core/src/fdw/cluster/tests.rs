@@ -110,10 +110,12 @@ fn commands_go_to_the_slot_of_their_key() {
         &["EVAL", "return 1", "1", "foo", "x"],
         &["MEMORY", "USAGE", "foo"],
         &["PING"],
+        &["DBSIZE"],
     ]));
     let to: Vec<To> = routed.iter().map(|routed| routed.parts[0].to).collect();
-    assert_eq!(to, [To::Slot(12182), To::Slot(12182), To::Slot(12182), To::Any]);
-    assert!(routed.iter().all(|routed| routed.merge == Merge::Only));
+    assert_eq!(to, [To::Slot(12182), To::Slot(12182), To::Slot(12182), To::Any, To::Every]);
+    assert!(routed[..4].iter().all(|routed| routed.merge == Merge::Only));
+    assert_eq!(routed[4].merge, Merge::Sum);
     assert_eq!(text(&routed[0].parts[0]), "HSET foo f v");
     assert_eq!(
         slots_of(&commands(&[
