@@ -285,7 +285,7 @@ impl Count {
         let mut line = cache::line(self.table.server, self.user, self.table.options.database);
         let total = estimate::total(&mut counting, &mut line)
             .unwrap_or_else(|problem| error::unread(&self.table, &problem, &line.address()));
-        self.figures.add(line.figures);
+        self.figures.add(line.figures());
         i64::try_from(total).unwrap_or(i64::MAX)
     }
 }

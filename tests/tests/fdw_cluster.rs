@@ -108,6 +108,8 @@ fn every_type_is_spread_over_the_nodes() {
         ),
         ("SELECT sum(f::int)::bigint FROM x", 45_150),
         ("SELECT count(*) FROM one", 300),
+        ("SELECT count(*) FROM h", 600),
+        ("SELECT count(*) FROM v", 300),
         (
             "SELECT count(*) FROM generate_series(1, 500) i JOIN v ON key = 'v:' || i",
             300,

@@ -113,7 +113,16 @@ fn commands_go_to_the_slot_of_their_key() {
         &["DBSIZE"],
     ]));
     let to: Vec<To> = routed.iter().map(|routed| routed.parts[0].to).collect();
-    assert_eq!(to, [To::Slot(12182), To::Slot(12182), To::Slot(12182), To::Any, To::Every]);
+    assert_eq!(
+        to,
+        [
+            To::Slot(12182),
+            To::Slot(12182),
+            To::Slot(12182),
+            To::Any,
+            To::Every
+        ]
+    );
     assert!(routed[..4].iter().all(|routed| routed.merge == Merge::Only));
     assert_eq!(routed[4].merge, Merge::Sum);
     assert_eq!(text(&routed[0].parts[0]), "HSET foo f v");
