@@ -33,7 +33,7 @@ pub use memory::private_kilobytes;
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
 pub use proxy::Proxy;
 pub use rediscluster::RedisCluster;
-pub use redisserver::Redis;
+pub use redisserver::{Redis, redis_server};
 pub use row_oracle::{Comparison, Difference, Format, RowOracle};
 pub use trial::Trial;
 pub use version_oracle::{VersionOracle, Watched};

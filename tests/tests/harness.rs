@@ -1,5 +1,6 @@
 //! The harness itself: servers start, stop, crash and come back, and the oracles see what is wrong.
 
+use std::process::Command;
 use std::time::Duration;
 
 use pg_redis_cache_tests::{
@@ -269,6 +270,25 @@ fn the_version_oracle_survives_a_redis_that_was_killed() {
     redis.start_again();
     show(&redis, "2");
     assert_eq!(oracle.assert_held().advances, 2);
+}
+
+#[test]
+fn redis_is_the_one_that_was_asked_for() {
+    let program = std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into());
+    let printed = Command::new(program)
+        .arg("--version")
+        .output()
+        .expect("the program can be run");
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    let (brand, rest) = printed.split_once(" server v=").expect("brand and version");
+    let version = rest.split(' ').next().expect("split gives one part at least");
+    let world = World::builder().start();
+    let mut client = world.connect();
+    let connected_to = eventually("the worker to be connected", Duration::from_secs(20), || {
+        let row = client.query_one("SELECT server_version FROM redis_cache.status", &[]);
+        row.expect("the view can be read").get::<_, Option<String>>(0)
+    });
+    assert_eq!(connected_to, format!("{brand} {version}"));
 }
 
 #[test]
