@@ -61,3 +61,61 @@ IMPORT FOREIGN SCHEMA "leader*" FROM SERVER redis_server INTO public;
 SELECT * FROM leaderboard ORDER BY member;
 TRUNCATE profiles; TRUNCATE scores;
 \! redis EXISTS user:profiles scores:1 scores:2
+-- what else its examples do: a wrapper without a validator, a log with many columns, newest first and counted by kind
+SET search_path = public, redis_cache;
+CREATE FOREIGN DATA WRAPPER bare_wrapper HANDLER redis_fdw_handler;
+RESET search_path;
+DO $$ BEGIN
+    EXECUTE format('CREATE SERVER bare_server FOREIGN DATA WRAPPER bare_wrapper OPTIONS (host_port %L)',
+        '127.0.0.1:' || current_setting('test.redis_port'));
+END $$;
+CREATE FOREIGN TABLE application_events (stream_id text, event_type text, user_id text, action text, metadata text)
+    SERVER bare_server OPTIONS (database '0', table_type 'stream', table_key_prefix 'app:log');
+INSERT INTO application_events VALUES
+    ('*', 'user_login', '123', 'authenticate', '{"ip":"10.1.1.1"}'),
+    ('*', 'page_view', '123', 'view_dashboard', '{"page":"/dashboard"}'),
+    ('*', 'page_view', '123', 'view_report', '{"page":"/report"}');
+INSERT INTO application_events VALUES ('*', 'user_logout', '123', 'logout', '{"duration":"45m"}');
+SELECT event_type, action FROM application_events ORDER BY stream_id DESC LIMIT 100;
+SELECT action, metadata FROM application_events WHERE event_type = 'page_view' ORDER BY stream_id DESC;
+SELECT event_type, count(*) AS event_count FROM application_events WHERE stream_id >= '1640995200000-0'
+    GROUP BY event_type ORDER BY event_count DESC, event_type;
+SELECT count(*) FROM (SELECT * FROM application_events LIMIT 1000) x;
+-- a string that is found by its value, and used in an expression
+CREATE FOREIGN TABLE app_config (value text) SERVER bare_server OPTIONS (table_type 'string', table_key_prefix 'config:database_url');
+INSERT INTO app_config VALUES ('db://old');
+DELETE FROM app_config WHERE value = 'db://old';
+INSERT INTO app_config VALUES ('db://new');
+SELECT 'Database URL: ' || value AS setting FROM app_config;
+-- a row with fewer values than there are columns has the table's time to live
+CREATE FOREIGN TABLE cache_ttl (key text, value text, ttl bigint) SERVER bare_server OPTIONS (table_type 'string', table_key_prefix 'ttlcache:*', ttl '300');
+INSERT INTO cache_ttl VALUES ('ttlcache:hot', 'soon gone', 30);
+INSERT INTO cache_ttl VALUES ('ttlcache:warm', 'as usual');
+INSERT INTO cache_ttl VALUES ('ttlcache:permanent', 'for ever', -1);
+SELECT key, value, CASE WHEN ttl > 30 THEN '> 30' WHEN ttl > 0 THEN '> 0' ELSE ttl::text END AS ttl FROM cache_ttl
+    WHERE key IN ('ttlcache:hot', 'ttlcache:warm', 'ttlcache:permanent') ORDER BY key;
+-- a hash's field beside a condition that Redis does not know, and in a join with a name that is put together
+CREATE FOREIGN TABLE redis_hash (field text, value text) SERVER bare_server OPTIONS (table_type 'hash', table_key_prefix 'user:1');
+INSERT INTO redis_hash VALUES ('name', 'John'), ('age', '30'), ('email:1', 'john@example.com'), ('user_x', 'x');
+SELECT value FROM redis_hash WHERE field = 'name' AND value LIKE '%oh%';
+SELECT * FROM redis_hash WHERE field LIKE 'user_%';
+CREATE TABLE people (id int, name text);
+INSERT INTO people VALUES (1, 'John'), (2, 'Jane');
+SELECT p.name, h.value AS email FROM people p JOIN redis_hash h ON h.field = 'email:' || p.id;
+SELECT EXISTS (SELECT 1 FROM colours WHERE member = 'admin') AS admin;
+-- sets and sorted sets of a pattern of keys, by key
+CREATE FOREIGN TABLE post_tags (key text, member text) SERVER bare_server OPTIONS (table_type 'set', table_key_prefix 'tag:*');
+INSERT INTO post_tags VALUES ('tag:post:1', 'rust'), ('tag:post:2', 'docker');
+INSERT INTO post_tags VALUES ('tag:post:2', 'redis');
+SELECT * FROM post_tags WHERE key IN ('tag:post:2', 'tag:post:3') ORDER BY member;
+CREATE FOREIGN TABLE game_scores (key text, member text, score numeric) SERVER bare_server OPTIONS (table_type 'zset', table_key_prefix 'game:*');
+INSERT INTO game_scores VALUES ('game:round1', 'alice', 150), ('game:round1', 'bob', 230), ('game:round2', 'alice', 310);
+SELECT * FROM game_scores WHERE key IN ('game:round1', 'game:round2') AND score >= 200 ORDER BY score;
+-- from a file
+CREATE TEMPORARY TABLE staging AS SELECT 'evt:' || i AS field, format('{"type":"click","page":"/p/%s"}', i % 50) AS value FROM generate_series(1, 10000) i;
+DO $$ DECLARE file text := current_setting('data_directory') || '/events.csv'; BEGIN
+    EXECUTE format('COPY staging TO %L WITH (FORMAT csv)', file);
+    EXECUTE format('COPY redis_hash FROM %L WITH (FORMAT csv)', file);
+END $$;
+SELECT count(*) FROM redis_hash WHERE value LIKE '%click%';
+SELECT * FROM redis_hash WHERE field = 'evt:5000';

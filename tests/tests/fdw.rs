@@ -294,37 +294,6 @@ fn a_backend_that_uses_no_foreign_table_opens_no_connection() {
     assert_eq!(clients(), before + 1);
 }
 
-#[test]
-fn prepared_statements_of_many_sessions_change_what_they_should() {
-    let world = world();
-    let script = world.redis.folder().join("script.sql");
-    let sql = "\\set id random(1, 1000)
-        INSERT INTO h VALUES ('own:' || :client_id, :id);
-        UPDATE h SET value = :id WHERE field = 'own:' || :client_id;
-        SELECT value FROM h WHERE field = 'own:' || :client_id AND value = :id::text;
-        SELECT count(*) FROM h WHERE field IN (:id::text, (:id + 1)::text);
-        INSERT INTO l VALUES (:client_id);
-        DELETE FROM h WHERE field = (1000 * (:client_id + 1) + :id)::text;
-        INSERT INTO h VALUES ((1000 * (:client_id + 1) + :id)::text, 'put back');\n";
-    std::fs::write(&script, sql).unwrap();
-    for plans in ["force_generic_plan", "force_custom_plan"] {
-        let mut pgbench = world.postgres.command("pgbench");
-        pgbench.args(["-n", "-M", "prepared", "-c", "8", "-j", "2", "-t", "100", "-f"]);
-        pgbench
-            .arg(&script)
-            .env("PGOPTIONS", format!("-c plan_cache_mode={plans}"));
-        let output = pgbench.output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    let mut client = world.connect();
-    assert_eq!(count(&mut client, "h"), 20_000 + 8);
-    assert_eq!(count(&mut client, "l"), 20_000 + 2 * 8 * 100);
-}
-
 /// A listener whose queue of connections is full: the next one is neither taken nor refused.
 fn deaf_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

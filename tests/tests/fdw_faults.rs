@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg_redis_cache_tests::{Dice, Redis, World, eventually, private_kilobytes};
 use postgres::Client;
@@ -321,8 +321,9 @@ fn large_collections_are_scanned_in_bounded_memory_and_each_member_once() {
     let sum = i64::try_from(members * (members + 1) / 2).expect("less than a bigint");
     let of = "count(*), sum(substr(member, 8)::bigint)::bigint";
     for from in ["s", "z", "z WHERE score >= 0", "s WHERE member LIKE 'member %'"] {
+        let begun = Instant::now();
         let (grown, rows, found) = growth(&mut client, &format!("SELECT {of} FROM {from}"));
-        println!("{from}: {members} members, {grown} kB");
+        println!("{from}: {members} members, {grown} kB, {:.1?}", begun.elapsed());
         assert_eq!((rows as u64, found), (members, sum), "{from}");
         assert!(grown < ALLOWED_KB, "{from}: the backend grew by {grown} kB");
     }

@@ -1,15 +1,14 @@
 //! The topics of `regress/`, each in a world of its own, run by PostgreSQL's own pg_regress and
 //! pg_isolation_regress. How to write one: `regress/README.md`.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use pg_redis_cache_tests::{Folder, Postgres, World, installation, repository};
-
-const DATABASE: &str = "regression";
+use pg_redis_cache_tests::{
+    Folder, Postgres, installation, repository, topic_environment, topic_world, topics,
+};
 
 /// Which of PostgreSQL's two runners a topic is for.
 #[derive(Clone, Copy)]
@@ -20,18 +19,10 @@ enum Runner {
 
 impl Runner {
     fn topics(self) -> Vec<String> {
-        let (folder, extension) = match self {
-            Runner::Sql => ("sql", "sql"),
-            Runner::Isolation => ("specs", "spec"),
-        };
-        let mut topics: Vec<String> = fs::read_dir(repository().join("regress").join(folder))
-            .expect("the folder of topics can be read")
-            .map(|entry| entry.expect("an entry can be read").path())
-            .filter(|path| path.extension() == Some(OsStr::new(extension)))
-            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-            .collect();
-        topics.sort();
-        topics
+        match self {
+            Runner::Sql => topics("sql", "sql"),
+            Runner::Isolation => topics("specs", "spec"),
+        }
     }
 
     fn program(self) -> PathBuf {
@@ -59,11 +50,7 @@ fn main() {
 
 fn run(runner: Runner, topic: &str) -> Result<(), String> {
     let regress = repository().join("regress");
-    let conf = fs::read_to_string(regress.join("conf").join(format!("{topic}.conf"))).unwrap_or_default();
-    let world = World::builder().database(DATABASE).conf_text(&conf).start();
-    let helpers = fs::read_to_string(regress.join("helpers.sql")).expect("regress/helpers.sql can be read");
-    world.execute(&helpers);
-
+    let world = topic_world(topic);
     let output = Folder::new();
     let mut command = Command::new(runner.program());
     command
@@ -76,13 +63,11 @@ fn run(runner: Runner, topic: &str) -> Result<(), String> {
         .arg(&installation().bindir)
         .args(["--user=postgres", "--use-existing"]);
     command
-        .arg(format!("--dbname={DATABASE}"))
+        .arg(format!("--dbname={}", world.database()))
         .arg("--host")
         .arg(world.postgres.socket_dir());
     command.arg(format!("--port={}", Postgres::PORT)).arg(topic);
-    command
-        .env("REDIS_SOCKET", world.redis.socket())
-        .env("PATH", path_with(&[&regress.join("bin"), &installation().bindir]));
+    topic_environment(&mut command, &world);
     let ran = command
         .output()
         .map_err(|e| format!("{}: {e}", runner.program().display()))?;
@@ -96,13 +81,6 @@ fn run(runner: Runner, topic: &str) -> Result<(), String> {
     Err(format!(
         "{printed}\n{differences}\nthe end of PostgreSQL's log:\n{log}"
     ))
-}
-
-/// PATH with folders before it.
-fn path_with(folders: &[&Path]) -> std::ffi::OsString {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = folders.iter().map(|folder| folder.to_path_buf());
-    std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("no path here holds a colon")
 }
 
 /// So that a new topic's output can be looked at, and taken as the expected one. The tests do not need it.

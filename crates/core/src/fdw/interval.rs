@@ -50,6 +50,13 @@ impl Scores {
         }
     }
 
+    /// Whether a score lies in it.
+    pub fn has(&self, score: f64) -> bool {
+        let above = score > self.low.score || self.low.inclusive && score == self.low.score;
+        let below = score < self.high.score || self.high.inclusive && score == self.high.score;
+        above && below
+    }
+
     /// Leaves what is at or above a score, too.
     pub fn at_least(&mut self, end: ScoreEnd) {
         let tighter = end.score > self.low.score || (end.score == self.low.score && !end.inclusive);

@@ -22,6 +22,7 @@ pub mod ranges;
 pub mod reading;
 pub mod record;
 pub mod resp;
+pub mod scores;
 pub mod seen;
 pub mod step;
 pub mod writing;

@@ -3,11 +3,12 @@ use std::rc::Rc;
 
 use super::{
     Kind,
-    element::{Element, Fields, parse_score},
+    element::{Element, Fields},
     filter::Within,
     interval::Scores,
     ranges, record,
     resp::{Commands, Reply},
+    scores::{Place, score},
 };
 
 /// What is to be asked next about a key.
@@ -19,8 +20,8 @@ pub enum Step {
     Scan { cursor: Vec<u8> },
     /// The elements from that index on, of that range.
     Items { range: usize, from: i64 },
-    /// From that score on, up or down, without as many elements as had it already.
-    Scores { from: Vec<u8>, skip: usize },
+    /// The elements from that place on in the order of their scores.
+    Scores(Place),
     /// The whole of a hash, as one element.
     Record,
     /// Some fields of a hash, as one element.
@@ -47,10 +48,7 @@ impl Step {
             Within::Names(names) => (!names.is_empty()).then_some(Self::Names { from: 0 }),
             Within::Record => Some(Self::Record),
             Within::Fields(_) => Some(Self::Fields),
-            Within::Scores(scores) => Some(Self::Scores {
-                from: scores.from_to().0.to_text(),
-                skip: 0,
-            }),
+            Within::Scores(_) => Some(Self::Scores(Place::First)),
             Within::Indexes(ranges) => ranges.first().map(|range| Self::Items {
                 range: 0,
                 from: range.0,
@@ -108,16 +106,7 @@ impl Step {
             }
             Self::Items { range, from } => ranges::ask(key, within, *range, from, count, commands),
             Self::Entries { range, from } => ranges::ask(key, within, *range, from, count, commands),
-            Self::Scores { from, skip } => {
-                let scores = scores_of(within);
-                let (skip, to) = (skip.to_string(), scores.from_to().1.to_text());
-                let mut words: Vec<&[u8]> = vec![b"ZRANGE", key, from, &to, b"BYSCORE"];
-                if scores.descending {
-                    words.push(b"REV");
-                }
-                words.extend([b"LIMIT", skip.as_bytes(), count_text, b"WITHSCORES"]);
-                commands.push(&words);
-            }
+            Self::Scores(place) => place.ask(key, scores_of(within), count, commands),
         }
     }
 
@@ -142,13 +131,13 @@ impl Step {
             Self::Names { from } => names(kind, within, from, count, only(replies)?),
             Self::Scan { .. } => scanned(kind, only(replies)?),
             Self::Record => record::whole(only(replies)?),
-            Self::Scores { from, skip } => scored(from, skip, count, only(replies)?),
+            Self::Scores(place) => place.take(scores_of(within), count, replies),
         }
     }
 }
 
 /// The parts of the one answer.
-fn only(replies: Vec<Reply>) -> Result<Vec<Reply>, Unexpected> {
+pub(super) fn only(replies: Vec<Reply>) -> Result<Vec<Reply>, Unexpected> {
     match <[Reply; 1]>::try_from(replies) {
         Ok([Reply::Array(parts)]) => Ok(parts),
         _ => Err(Unexpected),
@@ -168,10 +157,6 @@ pub(super) fn bulk(reply: Reply) -> Result<Vec<u8>, Unexpected> {
         Reply::Bulk(bytes) => Ok(bytes),
         _ => Err(Unexpected),
     }
-}
-
-fn score(reply: Reply) -> Result<f64, Unexpected> {
-    parse_score(&bulk(reply)?).ok_or(Unexpected)
 }
 
 fn names(
@@ -249,33 +234,6 @@ pub(super) fn pairs(parts: Vec<Reply>) -> Result<Fields, Unexpected> {
         pairs.push((bulk(name)?, bulk(parts.next().ok_or(Unexpected)?)?));
     }
     Ok(pairs)
-}
-
-fn scored(from: Vec<u8>, skip: usize, count: usize, parts: Vec<Reply>) -> Result<Window, Unexpected> {
-    let mut elements = Vec::with_capacity(parts.len() / 2);
-    let mut parts = parts.into_iter();
-    while let Some(member) = parts.next() {
-        elements.push(Element::Scored {
-            member: bulk(member)?,
-            score: score(parts.next().ok_or(Unexpected)?)?,
-        });
-    }
-    let score_of = |element: &Element| match element {
-        Element::Scored { score, .. } => *score,
-        _ => f64::NAN,
-    };
-    let last = elements.last().map(score_of).filter(|_| elements.len() == count);
-    let next = last.map(|last| {
-        let same = elements.iter().rev().take_while(|e| score_of(e) == last).count();
-        let text = super::element::format_score(last).into_bytes();
-        // All had the score that this window began at: those before it, too.
-        let before = if text == from { skip } else { 0 };
-        Step::Scores {
-            from: text,
-            skip: before + same,
-        }
-    });
-    Ok(Window { elements, next })
 }
 
 /// What names an element within its key, for those that a cursor may return twice.

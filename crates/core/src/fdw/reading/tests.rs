@@ -11,6 +11,7 @@ mod foreseeing;
 mod patterns;
 mod ranges;
 mod records;
+mod scores;
 
 /// The commands, as words.
 fn words(commands: &Commands) -> Vec<Vec<String>> {
@@ -165,65 +166,6 @@ fn a_key_of_another_type_is_an_error_for_one_key_and_none_of_many() {
 
     let refused = read(needs, many_keys(Kind::Set), |_| Reply::Error("NOPERM no".into()));
     assert_eq!(refused.unwrap_err(), ReadProblem::Refused("NOPERM no".into()));
-}
-
-#[test]
-fn scores_go_on_behind_the_last_one() {
-    // 450 members, the first 300 with the score 1.
-    let all: Vec<(String, String)> = (0..450)
-        .map(|n| (format!("m{n}"), if n < 300 { "1".into() } else { n.to_string() }))
-        .collect();
-    let redis = |command: &[&str]| {
-        let low: f64 = command[2].parse().unwrap();
-        let (skip, count): (usize, usize) = (command[6].parse().unwrap(), command[7].parse().unwrap());
-        let found = all
-            .iter()
-            .filter(|(_, score)| score.parse::<f64>().unwrap() >= low);
-        let flat = found.skip(skip).take(count).flat_map(|(m, s)| [bulk(m), bulk(s)]);
-        Reply::Array(flat.collect())
-    };
-    let shape = Shape {
-        target: Target::Score,
-        comparison: Comparison::GreaterEqual,
-    };
-    let access = one_key(Kind::Zset, vec![(shape, Operand::One(b"0".to_vec()))]);
-    let mut few = needs(Kind::Zset, true);
-    few.batch_size = 100;
-    let (sent, rows) = read(few, access, redis).unwrap();
-    assert_eq!(rows.len(), 450);
-    assert_eq!(sent[1], "ZRANGE k 1 inf BYSCORE LIMIT 100 100 WITHSCORES");
-    assert_eq!(sent.len(), 5);
-}
-
-#[test]
-fn scores_are_read_downwards_too() {
-    let redis = |command: &[&str]| {
-        assert_eq!(command[4..6], ["BYSCORE", "REV"]);
-        let from: f64 = command[2].parse().unwrap();
-        let (skip, count): (usize, usize) = (command[7].parse().unwrap(), command[8].parse().unwrap());
-        // Two members of each score from 1 to 100.
-        let all = (0..200).rev().map(|n| (format!("m{n}"), n / 2 + 1));
-        let found = all.filter(|(_, score)| f64::from(*score) <= from);
-        let flat = found
-            .skip(skip)
-            .take(count)
-            .flat_map(|(m, s)| [bulk(&m), bulk(&s.to_string())]);
-        Reply::Array(flat.collect())
-    };
-    let mut few = needs(Kind::Zset, true);
-    few.batch_size = 101;
-    let access = one_key(Kind::Zset, vec![]).by_score(true);
-    let (sent, rows) = read(few, access, redis).unwrap();
-    assert_eq!(sent[0], "ZRANGE k inf -inf BYSCORE REV LIMIT 0 101 WITHSCORES");
-    let scores: Vec<f64> = rows
-        .iter()
-        .map(|(_, _, element)| match element {
-            Element::Scored { score, .. } => *score,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(scores.len(), 200);
-    assert!(scores.is_sorted_by(|a, b| a >= b));
 }
 
 #[test]
