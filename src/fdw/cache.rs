@@ -9,7 +9,7 @@ use std::{
 
 use pg_redis_cache_core::{
     fdw::options::{self, Given},
-    redis::{Address, Secret},
+    redis::{Address, Secret, Verify},
 };
 use pgrx::{
     PgSqlErrorCode, pg_guard,
@@ -21,7 +21,7 @@ use super::{
     connection::{Line, Shared},
     error,
 };
-use crate::{gucs, sql::raise, worker};
+use crate::{gucs, sql::raise, tls::TlsFiles, worker};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
@@ -110,9 +110,11 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Shared {
         .into_iter()
         .map(|address| address.with(user.clone(), password.clone(), key.database))
         .collect();
+    let wants_tls = addresses.iter().any(Address::is_tls);
+    let tls = wants_tls.then(|| tls_files(own.is_some(), last).load());
     let made_by = own.is_none().then(settings);
     // The password file is for the settings' own user.
-    let connection = Shared::open(&addresses, password.or(of_settings).as_ref());
+    let connection = Shared::open(&addresses, password.or(of_settings).as_ref(), tls.as_ref());
     // SAFETY: system cache hashes of plain Oids.
     let hash = |cache: SysCacheIdentifier::Type, oid: Oid| unsafe {
         let none = Datum::from(0usize);
@@ -128,6 +130,28 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Shared {
     };
     KEPT.with_borrow_mut(|all| all.push(kept));
     connection
+}
+
+/// Which files a server's TLS is set up with: what its options say goes before the settings. Of these a server with an
+/// address of its own has the authorities alone: whom the cache is known as is not for others to use.
+fn tls_files(has_own_address: bool, option: impl Fn(&str) -> Option<String>) -> TlsFiles {
+    let settings = TlsFiles::configured();
+    let others = if has_own_address {
+        TlsFiles {
+            authorities: settings.authorities,
+            ..TlsFiles::default()
+        }
+    } else {
+        settings
+    };
+    TlsFiles {
+        authorities: option("tls_ca_file").unwrap_or(others.authorities),
+        certificate: option("tls_cert_file").unwrap_or(others.certificate),
+        key: option("tls_key_file").unwrap_or(others.key),
+        verify: option("tls_verify")
+            .and_then(|level| Verify::named(&level))
+            .unwrap_or(others.verify),
+    }
 }
 
 /// The address of the settings, for servers that have none of their own.

@@ -17,14 +17,14 @@ use pg_redis_cache_core::{
         Commands, Reply,
         resp::{self, Malformed},
     },
-    redis::{Address, Secret},
+    redis::{Address, Secret, Tls},
 };
 use rustc_hash::FxHashMap;
 
 use super::error;
 use crate::{
     gucs,
-    sql::client::{self, Patient},
+    socket::{self, Patient},
 };
 
 /// Which line something belongs to.
@@ -78,11 +78,11 @@ pub struct Line {
 }
 
 impl Shared {
-    /// Connects to the first of the addresses that can be reached, or raises.
-    pub fn open(addresses: &[Address], password: Option<&Secret>) -> Self {
+    /// Connects to the first of the addresses that can be reached, or raises. `tls` is for those that want it.
+    pub fn open(addresses: &[Address], password: Option<&Secret>, tls: Option<&Tls>) -> Self {
         let mut last = None;
         for address in addresses {
-            match client::connect(address, gucs::connect_timeout()) {
+            match socket::connect(address, tls, gucs::connect_timeout()) {
                 Ok(stream) => return Self::greet(stream, address, password),
                 Err(problem) => last = Some((address, problem)),
             }
@@ -93,7 +93,7 @@ impl Shared {
         }
     }
 
-    fn greet(stream: Box<dyn client::Stream>, address: &Address, password: Option<&Secret>) -> Self {
+    fn greet(stream: Box<dyn socket::Stream>, address: &Address, password: Option<&Secret>) -> Self {
         let connection = Connection {
             stream: Patient {
                 stream,
@@ -111,14 +111,17 @@ impl Shared {
         };
         let shared = Self(Rc::new(RefCell::new(connection)));
         let mut line = shared.line();
-        for command in address.greeting(password) {
-            let commands = Commands {
+        let greeting = socket::greeting(address, password, "fdw");
+        for command in &greeting {
+            line.send(&Commands {
                 bytes: command.get_packed_command(),
                 count: 1,
-            };
-            line.send(&commands);
+            });
+        }
+        for _ in 1..greeting.len() {
             line.answer();
         }
+        line.receive();
         shared
     }
 
@@ -136,10 +139,10 @@ impl Shared {
     /// Whether the next statement can use it: it is not broken, nothing is on its way, and the server has not closed
     /// it meanwhile.
     pub fn is_usable(&self) -> bool {
-        let Ok(connection) = self.0.try_borrow() else {
+        let Ok(mut connection) = self.0.try_borrow_mut() else {
             return false;
         };
-        !connection.broken && (connection.is_busy() || connection.is_open())
+        !connection.broken && (connection.is_busy() || connection.stream.stream.is_idle())
     }
 
     /// Whether commands or answers are on their way.
@@ -151,21 +154,6 @@ impl Shared {
 impl Connection {
     fn is_busy(&self) -> bool {
         !self.expected.is_empty() || self.sent < self.out.len()
-    }
-
-    /// Whether an idle connection is neither closed nor has anything been sent on it unasked.
-    fn is_open(&self) -> bool {
-        let mut byte = 0u8;
-        // SAFETY: an open socket and one byte to look into.
-        let peeked = unsafe {
-            libc::recv(
-                self.stream.stream.as_raw_fd(),
-                (&raw mut byte).cast(),
-                1,
-                libc::MSG_PEEK | libc::MSG_DONTWAIT,
-            )
-        };
-        peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
     }
 
     fn send(&mut self, ticket: Ticket, commands: &Commands) {
@@ -190,6 +178,9 @@ impl Connection {
                 Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
                 Err(problem) => self.fail(&problem),
             }
+        }
+        if let Err(problem) = self.stream.flush() {
+            self.fail(&problem);
         }
         self.out.clear();
         self.out.shrink_to(1 << 20);

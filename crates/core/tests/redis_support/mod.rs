@@ -194,6 +194,7 @@ pub fn settings(url: &str) -> Settings {
     Settings {
         address: Address::parse(url).unwrap(),
         password: None,
+        tls: None,
         connect_timeout: Duration::from_secs(10),
         command_timeout: Duration::from_secs(10),
     }
@@ -217,6 +218,7 @@ impl Bench {
         let setup = Setup {
             lanes,
             name: "test/1".to_owned(),
+            label: String::new(),
             owner: "me".to_owned(),
             hash_fields,
             marker: marker.map(<[u8]>::to_vec),

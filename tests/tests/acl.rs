@@ -1,0 +1,242 @@
+//! Users, passwords and permissions of Redis, for the worker and for foreign tables; unix sockets; and what the
+//! connections are called. What is forbidden is told, never left stale, and made good once it is allowed again.
+
+use std::time::{Duration, Instant};
+
+use pg_redis_cache_tests::{Load, Redis, RowOracle, Trial, World, eventually, literal};
+use postgres::{Client, error::SqlState};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What the worker needs beside its keys; see docs/OPERATIONS.md.
+const WORKER: &str = "+@all -@dangerous +info +client +keys +scan";
+
+fn run(redis: &Redis, words: &[&str]) {
+    assert_eq!(redis.cli(words), "OK", "{words:?}");
+}
+
+/// Waits until `status` says so.
+fn until(world: &World, condition: &str) {
+    let sql = format!("SELECT {condition}, last_error FROM redis_cache.status");
+    let mut client = world.connect();
+    let start = Instant::now();
+    loop {
+        let row = client.query_one(&sql, &[]).expect("the view can be read");
+        if row.get::<_, Option<bool>>(0) == Some(true) {
+            return;
+        }
+        let last: Option<String> = row.get(1);
+        assert!(
+            start.elapsed() < SOON,
+            "waited for {condition}; last_error: {last:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// State and DETAIL of the statement's error.
+fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
+    let error = client.batch_execute(sql).expect_err(sql);
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let detail = error.detail().unwrap_or_default().to_owned();
+    (error.code().clone(), detail)
+}
+
+/// A server `r` at that address with a hash `h`, and a user mapping.
+fn serve(world: &World, address: &str, user: &str) -> Client {
+    let mut client = world.connect();
+    client
+        .batch_execute(&format!(
+            "DROP SERVER IF EXISTS r CASCADE;
+             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port {});
+             CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS ({user});
+             CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')",
+            literal(address)
+        ))
+        .expect("the server is well formed");
+    client
+}
+
+fn bare(redis: &Redis) -> String {
+    format!("redis://127.0.0.1:{}/0", redis.port())
+}
+
+#[test]
+fn a_user_and_a_wrong_password() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "t:{id} => SELECT v FROM t WITH (insert = set)",
+    );
+    run(
+        &world.redis,
+        &["ACL", "SETUSER", "cache", "on", ">se cret", "~*", "+@all"],
+    );
+    let url = |password: &str| bare(&world.redis).replace("//", &format!("//cache:{password}@"));
+    world.postgres.set_conf("pg_redis_cache.url", &url("wrong"));
+    let place = format!("(redis://cache:***@127.0.0.1:{}/0)", world.redis.port());
+    until(
+        &world,
+        &format!("NOT connected AND last_error LIKE 'auth: WRONGPASS %{place}'"),
+    );
+    let mut client = world.connect();
+    let (state, detail) = refused(&mut client, "SELECT redis_cache.get('t', '1')");
+    assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+    assert!(detail.starts_with("WRONGPASS"), "{detail}");
+    world.postgres.set_conf("pg_redis_cache.url", &url("se%20cret"));
+    until(&world, "connected");
+    world.wait_until_active();
+    world.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i");
+    assert_eq!(
+        world.assert_rows(&RowOracle::hash("t:{id}", "t", &["v"])).keys,
+        10
+    );
+
+    let mut client = serve(&world, &bare(&world.redis), "username 'cache', password 'wrong'");
+    let (state, detail) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+    assert!(detail.starts_with("WRONGPASS"), "{detail}");
+    client
+        .batch_execute("ALTER USER MAPPING FOR PUBLIC SERVER r OPTIONS (SET password 'se cret')")
+        .unwrap();
+    client.batch_execute("INSERT INTO h VALUES ('a', 'b')").unwrap();
+    let log = world.postgres.log();
+    assert!(
+        !log.contains("cret@") && !log.contains("wrong@"),
+        "a password is in the log"
+    );
+    // No password where one is needed.
+    world.redis.cli(&["CONFIG", "SET", "requirepass", "p"]);
+    let mut client = serve(&world, &bare(&world.redis), "username ''");
+    let (state, detail) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, "{detail}");
+}
+
+#[test]
+fn a_command_that_is_forbidden_is_told() {
+    let world = World::builder().start();
+    run(
+        &world.redis,
+        &["ACL", "SETUSER", "reader", "on", ">p", "~h", "+@read", "+ping"],
+    );
+    world.redis.cli(&["HSET", "h", "a", "b"]);
+    let mut client = serve(&world, &bare(&world.redis), "username 'reader', password 'p'");
+    // It may not even say its name, and reads all the same.
+    assert_eq!(client.query("SELECT * FROM h", &[]).unwrap().len(), 1);
+    for sql in [
+        "INSERT INTO h VALUES ('c', 'd')",
+        "DELETE FROM h WHERE field = 'a'",
+        "UPDATE h SET value = 'c' WHERE field = 'a'",
+    ] {
+        let (state, detail) = refused(&mut client, sql);
+        assert_eq!(state, SqlState::INSUFFICIENT_PRIVILEGE, "{sql}: {detail}");
+        assert!(detail.starts_with("NOPERM"), "{detail}");
+        assert_eq!(client.query("SELECT * FROM h", &[]).unwrap().len(), 1);
+    }
+    client
+        .batch_execute("CREATE FOREIGN TABLE other (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'other')")
+        .unwrap();
+    assert_eq!(
+        refused(&mut client, "SELECT * FROM other").0,
+        SqlState::INSUFFICIENT_PRIVILEGE
+    );
+}
+
+#[test]
+fn permissions_are_taken_away_and_given_back_while_writing() {
+    let trial = Trial::begin(|world| world);
+    let redis = &trial.world.redis;
+    let with = |rules: &[&str]| {
+        let mut words = vec!["ACL", "SETUSER", "cache", "reset", "on", ">p", "~*"];
+        words.extend(WORKER.split(' '));
+        words.extend(rules);
+        run(redis, &words);
+    };
+    with(&[]);
+    let url = bare(redis).replace("//", "//cache:p@");
+    trial.world.postgres.set_conf("pg_redis_cache.url", &url);
+    until(&trial.world, "connected AND url LIKE '%cache%'");
+    let oracle = trial.watch();
+    trial.load.goes_on(50);
+    // Nothing of a mapping can be written, but deleted; then not even deleted; then nothing at all may be asked.
+    for rules in [
+        ["-hset", "-set"].as_slice(),
+        &["-hset", "-set", "-unlink", "-del"],
+        &["-@all"],
+    ] {
+        with(rules);
+        trial.load.goes_on(50);
+        until(
+            &trial.world,
+            "last_error ~ '^rejected: .*NOPERM.*\\(redis://cache:'",
+        );
+        with(&[]);
+        until(&trial.world, "connected");
+        trial.load.goes_on(50);
+        trial.world.wait_until_active();
+    }
+    // The user itself goes, its connections with it, and comes back.
+    redis.cli(&["ACL", "DELUSER", "cache"]);
+    until(&trial.world, "NOT connected AND last_error ~ '^auth: '");
+    trial.load.goes_on(50);
+    with(&[]);
+    until(&trial.world, "connected");
+    let world = trial.end();
+    oracle.assert_held();
+    let rows = Load::assert_all_rows(&world);
+    assert!(rows.iter().any(|mapping| mapping.keys > 0), "{rows:?}");
+}
+
+#[test]
+fn a_unix_socket_serves_both() {
+    let world = World::builder().start();
+    world.execute("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    run(
+        &world.redis,
+        &["ACL", "SETUSER", "cache", "on", ">p&q", "~*", "+@all"],
+    );
+    run(&world.redis, &["CONFIG", "SET", "port", "0"]);
+    let socket = format!("redis+unix://{}", world.redis.socket().display());
+    let url = format!("{socket}?db=0&user=cache&pass=p%26q");
+    world.postgres.set_conf("pg_redis_cache.url", &url);
+    until(&world, "connected AND url LIKE 'redis+unix:%user=cache&pass=***'");
+    world.set_mappings("t:{id} => SELECT v FROM t WITH (insert = set)");
+    world.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i");
+    assert_eq!(
+        world.assert_rows(&RowOracle::hash("t:{id}", "t", &["v"])).keys,
+        10
+    );
+    let mut client = world.connect();
+    let row = client.query_one("SELECT redis_cache.get('t', '1')->>'v'", &[]);
+    assert_eq!(row.unwrap().get::<_, String>(0), "v");
+    let mut client = serve(&world, &socket, "username 'cache', password 'p&q'");
+    client
+        .batch_execute("INSERT INTO h SELECT i, i FROM generate_series(1, 5000) i")
+        .unwrap();
+    assert_eq!(client.query("SELECT * FROM h", &[]).unwrap().len(), 5000);
+    // A socket that is not there.
+    let mut client = serve(&world, &format!("{socket}.not"), "username ''");
+    let (state, detail) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION, "{detail}");
+    world
+        .postgres
+        .set_conf("pg_redis_cache.url", &format!("{socket}.not"));
+    until(&world, "NOT connected AND last_error LIKE 'refused: %'");
+}
+
+#[test]
+fn connections_are_named_after_their_role_and_cluster() {
+    let world = World::builder().conf("cluster_name", "the main: one").start();
+    until(&world, "connected");
+    let client = serve(&world, &bare(&world.redis), "username ''");
+    let mut client = client;
+    client.batch_execute("SELECT * FROM h").unwrap();
+    let program = format!("name=pg_redis_cache/{}", env!("CARGO_PKG_VERSION"));
+    eventually("all connections", SOON, || {
+        let list = world.redis.cli(&["CLIENT", "LIST"]);
+        let has = |role: &str| list.contains(&format!("{program}:{role}:the_main__one"));
+        ["control", "lane-0", "lane-3", "fdw"]
+            .into_iter()
+            .all(has)
+            .then_some(())
+    });
+}
