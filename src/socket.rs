@@ -191,13 +191,12 @@ impl Write for Patient {
 /// # Errors
 /// It cannot be reached, or there is no TLS with it.
 pub fn connect(address: &Address, tls: Option<&Tls>, timeout: Duration) -> io::Result<Box<dyn Stream>> {
-    let deadline = Instant::now() + timeout;
     match address.place() {
         Place::Tcp { host, port } => {
             let stream = connect_to_any(host, port, timeout)?;
             stream.set_nodelay(true)?;
             match tls.filter(|_| address.is_tls()) {
-                Some(tls) => shake_hands(tls, host, stream, deadline, timeout),
+                Some(tls) => shake_hands(tls, host, stream, timeout),
                 None if address.is_tls() => Err(io::ErrorKind::Unsupported.into()),
                 None => Ok(Box::new(stream)),
             }
@@ -221,14 +220,9 @@ fn connect_to_any(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStr
     Err(last)
 }
 
-fn shake_hands(
-    tls: &Tls,
-    host: &str,
-    stream: TcpStream,
-    deadline: Instant,
-    timeout: Duration,
-) -> io::Result<Box<dyn Stream>> {
+fn shake_hands(tls: &Tls, host: &str, stream: TcpStream, timeout: Duration) -> io::Result<Box<dyn Stream>> {
     let stream = Box::new(TlsStream(Session::new(tls, host, stream)?));
+    let deadline = Instant::now() + timeout;
     let mut patient = Patient { stream, deadline };
     match patient.flush() {
         Ok(()) => Ok(patient.stream),

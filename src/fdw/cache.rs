@@ -92,6 +92,9 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Shared {
         option.map(|(_, value)| value.clone())
     };
     let own = last("host_port");
+    if !server.is_trusted && (own.is_none() || options::FILES.iter().any(|name| last(name).is_some())) {
+        error::untrusted(&server.name);
+    }
     let (addresses, of_settings) = match &own {
         Some(nodes) => (
             options::nodes(nodes).unwrap_or_else(|problem| error::option(&problem)),

@@ -31,6 +31,16 @@ pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
     )
 }
 
+/// The options of a server are for superusers to set, and nobody has judged them (the wrapper has no validator).
+pub fn untrusted(server: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("server \"{server}\" cannot be used"),
+        "Only a superuser's server can do without host_port, or have tls_ca_file, tls_cert_file or tls_key_file.",
+        "Have a superuser make the server, or give its wrapper the validator redis_cache.redis_fdw_validator.",
+    )
+}
+
 /// A connection broke, or an answer did not come in time.
 pub fn lost(address: &str, problem: &io::Error) -> ! {
     let cause = Cause::of_io(problem);

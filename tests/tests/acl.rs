@@ -85,6 +85,8 @@ fn a_user_and_a_wrong_password() {
     world.postgres.set_conf("pg_redis_cache.url", &url("se%20cret"));
     until(&world, "connected");
     world.wait_until_active();
+    // First the purge of what may have been there before.
+    world.wait();
     world.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i");
     assert_eq!(
         world.assert_rows(&RowOracle::hash("t:{id}", "t", &["v"])).keys,
@@ -200,6 +202,8 @@ fn a_unix_socket_serves_both() {
     world.postgres.set_conf("pg_redis_cache.url", &url);
     until(&world, "connected AND url LIKE 'redis+unix:%user=cache&pass=***'");
     world.set_mappings("t:{id} => SELECT v FROM t WITH (insert = set)");
+    // First the purge of what may have been there before.
+    world.wait();
     world.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i");
     assert_eq!(
         world.assert_rows(&RowOracle::hash("t:{id}", "t", &["v"])).keys,
@@ -227,8 +231,7 @@ fn a_unix_socket_serves_both() {
 fn connections_are_named_after_their_role_and_cluster() {
     let world = World::builder().conf("cluster_name", "the main: one").start();
     until(&world, "connected");
-    let client = serve(&world, &bare(&world.redis), "username ''");
-    let mut client = client;
+    let mut client = serve(&world, &bare(&world.redis), "username ''");
     client.batch_execute("SELECT * FROM h").unwrap();
     let program = format!("name=pg_redis_cache/{}", env!("CARGO_PKG_VERSION"));
     eventually("all connections", SOON, || {
@@ -239,4 +242,50 @@ fn connections_are_named_after_their_role_and_cluster() {
             .all(has)
             .then_some(())
     });
+}
+
+#[test]
+fn an_earlier_worker_s_connections_are_killed_and_nobody_else_s() {
+    let world = World::builder().conf("cluster_name", "main").start();
+    let worker = world.worker_pid();
+    let mut client = world.connect();
+    let row = client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]);
+    let owner: String = row.unwrap().get(0);
+    let named = |name: String| {
+        let mut connection = world.redis();
+        redis::cmd("CLIENT")
+            .arg("SETNAME")
+            .arg(&name)
+            .exec(&mut connection)
+            .unwrap();
+        (name, connection)
+    };
+    // Of a version that did not write the cluster's name, of one that did, of this one under another name.
+    let earlier = [
+        format!("pg_redis_cache/0.0.9:lane-0:{owner}:1-1"),
+        format!("pg_redis_cache/0.0.9:lane-0:main:{owner}:1-1"),
+        format!(
+            "pg_redis_cache/{}:control:other:{owner}:1-1",
+            env!("CARGO_PKG_VERSION")
+        ),
+    ]
+    .map(named);
+    let others = [
+        "pg_redis_cache/0.0.9:fdw:main".to_owned(),
+        format!("pg_redis_cache/0.0.9:fdw:{owner}"),
+        "pg_redis_cache/0.0.9:lane-0:main:12345:1-1".to_owned(),
+        format!("other/1:lane-0:main:{owner}:1-1"),
+    ]
+    .map(named);
+    world.postgres.signal(worker, libc::SIGTERM);
+    eventually("another worker", SOON, || {
+        (world.worker_pid() != worker).then_some(())
+    });
+    let ping = |connection: &mut redis::Connection| redis::cmd("PING").query::<String>(connection).is_ok();
+    for (name, mut connection) in earlier {
+        assert!(!ping(&mut connection), "{name} is still there");
+    }
+    for (name, mut connection) in others {
+        assert!(ping(&mut connection), "{name} was killed");
+    }
 }

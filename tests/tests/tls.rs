@@ -2,7 +2,7 @@
 //! through as over a plain socket, also when the connection ends or the statement does.
 
 use std::fs::{Permissions, set_permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -471,6 +471,22 @@ fn files_that_cannot_be_used_are_named() {
     set_path(&world, "tls_cert_file", &own.certificate);
     set_path(&world, "tls_key_file", &own.key);
     until(&world, "connected");
+    if let Ok(group) = std::fs::metadata(&own.key).map(|metadata| metadata.gid())
+        && chown(&own.key, Some(0), Some(group)).is_ok()
+    {
+        // Root's own may be readable by the server's group, but not written.
+        for (mode, works) in [(0o640, true), (0o660, false), (0o644, false), (0o640, true)] {
+            set_permissions(&own.key, Permissions::from_mode(mode)).unwrap();
+            let options = format!(
+                "{}, tls_cert_file {}, tls_key_file {}",
+                secure.options(),
+                quoted(&own.certificate),
+                quoted(&own.key)
+            );
+            serve(&mut client, &options);
+            assert_eq!(client.query("SELECT * FROM h", &[]).is_ok(), works, "{mode:o}");
+        }
+    }
     assert!(!world.postgres.log().contains("PRIVATE"), "a key is in the log");
 }
 
@@ -524,6 +540,31 @@ fn only_a_superuser_names_files() {
     });
     let sql = "ALTER SERVER r OPTIONS (ADD tls_key_file '/etc/shadow')";
     assert_eq!(refused(&mut client, sql).0, SqlState::INSUFFICIENT_PRIVILEGE);
+    // Nor by way of a wrapper without a validator.
+    client
+        .batch_execute(
+            "RESET ROLE;
+             CREATE FOREIGN DATA WRAPPER bare HANDLER redis_cache.redis_fdw_handler;
+             GRANT USAGE ON FOREIGN DATA WRAPPER bare TO plain;
+             SET ROLE plain",
+        )
+        .unwrap();
+    for options in [
+        String::new(),
+        format!(
+            "OPTIONS (host_port {}, tls_ca_file '/etc/shadow')",
+            literal(&secure.url())
+        ),
+    ] {
+        client
+            .batch_execute(&format!(
+                "DROP SERVER IF EXISTS b CASCADE; CREATE SERVER b FOREIGN DATA WRAPPER bare {options};
+                 CREATE FOREIGN TABLE b (field text, value text) SERVER b OPTIONS (table_type 'hash', table_key_prefix 'h')"
+            ))
+            .unwrap();
+        let (state, detail, _) = refused(&mut client, "SELECT * FROM b");
+        assert_eq!(state, SqlState::INSUFFICIENT_PRIVILEGE, "{options}: {detail}");
+    }
     // What a superuser has put there cannot be led elsewhere by its owner.
     client.batch_execute("RESET ROLE").unwrap();
     let own = secure.authority.issue("client", &["client"], Validity::Now);

@@ -61,15 +61,39 @@ impl<S: Read + Write> Session<S> {
     /// Writes what rustls has for the socket.
     fn push(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
-            if self.session.write_tls(&mut self.socket)? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            match self.session.write_tls(&mut self.socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                Err(error) => return Err(self.said_before(error)),
             }
         }
         Ok(())
     }
 
-    /// Reads from the socket once, and decrypts what is whole.
+    /// Why the socket takes no more: what the server said before it closed, if it said anything. It refuses a
+    /// certificate only after the client has begun to send (TLS 1.3).
+    fn said_before(&mut self, error: io::Error) -> io::Error {
+        loop {
+            match self.take() {
+                Ok(()) => {}
+                Err(said) if said.kind() == io::ErrorKind::InvalidData => return said,
+                Err(_) => return error,
+            }
+        }
+    }
+
+    /// Reads from the socket once and decrypts what is whole; tells the server if that cannot be.
     fn pull(&mut self) -> io::Result<()> {
+        let taken = self.take();
+        if taken.is_err() && self.session.wants_write() {
+            // So that the server can say why it was left, if the socket takes it now.
+            let _ = self.session.write_tls(&mut self.socket);
+        }
+        taken
+    }
+
+    fn take(&mut self) -> io::Result<()> {
         if self.session.read_tls(&mut self.socket)? == 0 {
             return Err(if self.session.is_handshaking() {
                 let text = "the connection was closed during the handshake: does the port speak TLS?";
@@ -78,12 +102,10 @@ impl<S: Read + Write> Session<S> {
                 io::ErrorKind::UnexpectedEof.into()
             });
         }
-        if let Err(error) = self.session.process_new_packets() {
-            // So that the server can say why it was left, if the socket takes it now.
-            let _ = self.push();
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
-        Ok(())
+        let state = self.session.process_new_packets();
+        state
+            .map(drop)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
