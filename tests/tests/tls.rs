@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{Authority, Paper, Port, Redis, RowOracle, Validity, World, eventually, literal};
+use pg_redis_cache_tests::{
+    Authority, Paper, Port, Redis, RowOracle, Trial, Validity, World, eventually, literal,
+};
 use postgres::{Client, error::SqlState};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -178,6 +180,34 @@ fn the_cache_is_kept_over_tls() {
             .unwrap()
             .is_empty()
     );
+}
+
+/// Rule 5, where what a lost connection still had to send lies in TLS.
+#[test]
+fn no_key_goes_back_when_connections_are_lost_under_load() {
+    let secure = Secure::new();
+    let args = secure.args(&secure.server(), "no");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let trial = Trial::begin(|world| world.redis_args(&args));
+    set_path(&trial.world, "tls_ca_file", &secure.authority.certificate());
+    trial.world.postgres.set_conf("pg_redis_cache.url", &secure.url());
+    until(&trial.world, "connected AND url LIKE 'rediss:%'");
+    let oracle = trial.watch();
+    for _ in 0..2 {
+        trial.load.goes_on(50);
+        trial.world.redis.freeze();
+        until(&trial.world, "NOT connected");
+        trial.load.goes_on(50);
+        trial.world.redis.thaw();
+        until(&trial.world, "connected");
+        trial.load.goes_on(50);
+        trial
+            .world
+            .redis
+            .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+    trial.end();
+    oracle.assert_held();
 }
 
 #[test]
