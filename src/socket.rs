@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pg_redis_cache_core::redis::{Address, Place, Secret, Session, Tls, client_name, unanswered};
+use pg_redis_cache_core::redis::{
+    Address, Cause, Kind, Place, Secret, Session, Tls, client_name, unanswered,
+};
 use pgrx::pg_sys;
 
 use crate::gucs;
@@ -231,8 +233,8 @@ fn shake_hands(tls: &Tls, host: &str, stream: TcpStream, timeout: Duration) -> i
     }
 }
 
-/// What is to be sent first to a server: user, password and database, and then who this backend is. The answer to that
-/// last one is of no interest (an ACL may forbid it).
+/// What is to be sent first to a server: user, password and database, and then who this backend is. That last one may
+/// be refused (an ACL may forbid it), unless the backend [`is_turned_away`].
 pub fn greeting(address: &Address, password: Option<&Secret>, role: &str) -> Vec<redis::Cmd> {
     let mut commands = address.greeting(password);
     let mut name = redis::cmd("CLIENT");
@@ -240,6 +242,11 @@ pub fn greeting(address: &Address, password: Option<&Secret>, role: &str) -> Vec
         .arg(client_name(PROGRAM, role, &gucs::cluster_name()));
     commands.push(name);
     commands
+}
+
+/// Whether Redis has refused its first command because of the connection, and not of the command.
+pub fn is_turned_away(cause: &Cause) -> bool {
+    cause.kind() != Kind::Rejected
 }
 
 /// A connected, non-blocking socket. The standard library's own connect_timeout cannot be cancelled.

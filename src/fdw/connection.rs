@@ -17,7 +17,7 @@ use pg_redis_cache_core::{
         Commands, Reply,
         resp::{self, Malformed},
     },
-    redis::{Address, Secret, Tls},
+    redis::{Address, Cause, Secret, Tls},
 };
 use rustc_hash::FxHashMap;
 
@@ -121,7 +121,11 @@ impl Shared {
         for _ in 1..greeting.len() {
             line.answer();
         }
-        line.receive();
+        if let Some(text) = line.receive().error()
+            && socket::is_turned_away(&Cause::of_text(text))
+        {
+            error::refused(text);
+        }
         shared
     }
 

@@ -52,7 +52,11 @@ impl Connection {
         for _ in 1..greeting.len() {
             connection.receive();
         }
-        let _ = connection.answer();
+        if let Err(error) = connection.answer()
+            && socket::is_turned_away(&Cause::of_reply(&error))
+        {
+            refused(&error);
+        }
         connection
     }
 

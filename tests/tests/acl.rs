@@ -295,3 +295,51 @@ fn an_earlier_worker_s_connections_are_killed_and_nobody_else_s() {
         assert!(ping(&mut connection), "{name} was killed");
     }
 }
+
+#[test]
+fn each_kind_of_trouble_has_its_sqlstate() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "t:{id} => SELECT v FROM t",
+    );
+    let mut client = serve(&world, &bare(&world.redis), "username ''");
+    client.batch_execute("INSERT INTO h VALUES ('a', 'b')").unwrap();
+    let insert = "INSERT INTO h VALUES ('c', 'd')";
+    run(&world.redis, &["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(refused(&mut client, insert).0, SqlState::OUT_OF_MEMORY);
+    run(&world.redis, &["CONFIG", "SET", "maxmemory", "0"]);
+    run(&world.redis, &["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(
+        refused(&mut client, insert).0,
+        SqlState::READ_ONLY_SQL_TRANSACTION
+    );
+    until(&world, "NOT connected AND last_error LIKE 'read only: %'");
+    run(&world.redis, &["REPLICAOF", "NO", "ONE"]);
+    until(&world, "connected");
+
+    let mut admin = world.redis();
+    let mut config = |clients: &str| {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "maxclients", clients])
+            .exec(&mut admin)
+            .unwrap();
+    };
+    config("1");
+    for sql in ["SELECT * FROM h", "SELECT redis_cache.get('t', '1')"] {
+        let (state, detail) = refused(&mut world.connect(), sql);
+        assert_eq!(state, SqlState::TOO_MANY_CONNECTIONS, "{detail}");
+    }
+    config("1000");
+    assert_eq!(world.connect().query("SELECT * FROM h", &[]).unwrap().len(), 1);
+
+    run(&world.redis, &["CONFIG", "SET", "port", "0"]);
+    let mut other = world.connect();
+    let (state, _) = refused(&mut other, "SELECT * FROM h");
+    assert_eq!(state, SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION);
+    let (state, _) = refused(&mut other, "SELECT redis_cache.get('t', '1')");
+    assert_eq!(state, SqlState::CONNECTION_FAILURE);
+    world
+        .redis
+        .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    until(&world, "NOT connected AND last_error LIKE 'refused: %'");
+}
