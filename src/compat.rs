@@ -436,6 +436,23 @@ pub unsafe fn scan_user(node: *const pg_sys::ForeignScanState) -> pg_sys::Oid {
     or_current_user(user)
 }
 
+/// The user as whom a foreign scan will be carried out, while it is planned.
+///
+/// # Safety
+/// `root` and `relation` must be those of the planner for one table.
+pub unsafe fn planned_user(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sys::RelOptInfo) -> pg_sys::Oid {
+    #[cfg(feature = "pg15")]
+    // SAFETY: as the caller promises.
+    let user = unsafe { (**(*root).simple_rte_array.add((*relation).relid as usize)).checkAsUser };
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: as the caller promises.
+    let user = unsafe {
+        let _ = root;
+        (*relation).userid
+    };
+    or_current_user(user)
+}
+
 /// The user as whom a foreign table is changed.
 ///
 /// # Safety

@@ -41,3 +41,40 @@ SELECT * FROM logs ORDER BY key, id;
 SELECT * FROM logs WHERE key = 'log:a' AND id = '1-2';
 DELETE FROM logs WHERE id = '1-1';
 SELECT * FROM logs ORDER BY key, id;
+
+-- ids are texts: a collation that compares digits as numbers orders them as Redis does, others do not
+CREATE COLLATION digits (provider = icu, locale = 'und-u-kn-true');
+CREATE FOREIGN TABLE o (id text, f text) SERVER redis_server OPTIONS (table_type 'stream', table_key_prefix 'ordered');
+CREATE FOREIGN TABLE oc (id text COLLATE digits, f text) SERVER redis_server OPTIONS (table_type 'stream', table_key_prefix 'ordered');
+INSERT INTO o SELECT ms || '-' || s, s FROM unnest('{1,5,9,10,11,51,99,100,1000,1718000000000}'::bigint[]) ms, generate_series(0, 450) s;
+EXPLAIN (COSTS OFF) SELECT id FROM o ORDER BY id COLLATE digits DESC LIMIT 3;
+SELECT id FROM o ORDER BY id COLLATE digits DESC LIMIT 3;
+SELECT id FROM o ORDER BY id COLLATE digits LIMIT 3 OFFSET 450;
+SELECT id FROM oc ORDER BY id DESC LIMIT 2;
+EXPLAIN (COSTS OFF) SELECT id FROM oc ORDER BY id LIMIT 2;
+EXPLAIN (COSTS OFF) SELECT id FROM o ORDER BY id COLLATE "C" LIMIT 3;
+SELECT id FROM o ORDER BY id COLLATE "C" DESC LIMIT 2;
+-- in that order from one end to the other
+CREATE FUNCTION is_sorted(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    r record;
+    last bigint[] := NULL;
+    total int := 0;
+    wrong int := 0;
+BEGIN
+    FOR r IN EXECUTE query LOOP
+        IF string_to_array(r.id, '-')::bigint[] > last THEN wrong := wrong + 1; END IF;
+        last := string_to_array(r.id, '-')::bigint[];
+        total := total + 1;
+    END LOOP;
+    RETURN format('%s rows, %s wrong', total, wrong);
+END $$;
+SELECT is_sorted('SELECT id FROM o ORDER BY id COLLATE digits DESC');
+SELECT is_sorted('SELECT id FROM oc ORDER BY id DESC');
+SELECT is_sorted('SELECT id FROM o WHERE id > ''11-2'' AND id < ''99-7'' ORDER BY id COLLATE digits DESC') = is_sorted('SELECT id FROM
+    (SELECT id FROM o OFFSET 0) s WHERE id > ''11-2'' AND id < ''99-7'' ORDER BY id COLLATE digits DESC') AS same;
+-- a range is one of texts, by the column's collation
+SELECT count(*) AS asked, (SELECT count(*) FROM (SELECT * FROM oc OFFSET 0) s WHERE id > '9-440' AND id < '11-5') AS read_all
+    FROM oc WHERE id > '9-440' AND id < '11-5';
+SELECT count(*) AS asked, (SELECT count(*) FROM (SELECT * FROM o OFFSET 0) s WHERE id > '5-440' AND id < '9-5') AS read_all
+    FROM o WHERE id > '5-440' AND id < '9-5';

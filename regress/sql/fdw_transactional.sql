@@ -69,9 +69,14 @@ BEGIN; TRUNCATE s, h; INSERT INTO h VALUES ('new', '1'); COMMIT;
 \! redis HGETALL h
 -- what Redis makes up is not known before COMMIT
 INSERT INTO x VALUES ('*', 'f') RETURNING id;
+INSERT INTO l (element) VALUES ('e') RETURNING element;
+-- what is given is
 INSERT INTO x VALUES ('1-1', 'f') RETURNING id;
-INSERT INTO l (element) VALUES ('e') RETURNING index;
 INSERT INTO l (element) VALUES ('e'), ('f');
+INSERT INTO l VALUES (1, 'f') RETURNING *;
+CREATE FOREIGN TABLE plain (element text) SERVER redis_server OPTIONS (table_type 'list', table_key_prefix 'plain', transactional 'on');
+INSERT INTO plain VALUES ('a'), ('b') RETURNING element;
+\! redis LRANGE plain 0 -1
 UPDATE l SET element = 'F' WHERE index = 1;
 \! redis LRANGE l 0 -1
 BEGIN; INSERT INTO h VALUES ('prepared', '1'); PREPARE TRANSACTION 'p';

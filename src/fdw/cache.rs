@@ -18,8 +18,9 @@ use pgrx::{
 
 use super::{
     catalog::{self, Server},
-    connection::{Line, Shared},
+    connection::Credentials,
     error,
+    line::{Line, Route},
 };
 use crate::{gucs, sql::raise, tls::TlsFiles, worker};
 
@@ -34,7 +35,7 @@ struct Key {
 
 struct Kept {
     key: Key,
-    connection: Shared,
+    route: Route,
     server_hash: u32,
     user_mapping_hash: u32,
     /// The settings that it was made by, where the server has no address of its own.
@@ -63,20 +64,18 @@ pub fn line(server: Oid, user: Oid, database: Option<u32>) -> Line {
     let kept = KEPT.with_borrow_mut(|kept| {
         kept.retain(|kept| kept.key != key || kept.can_be_used());
         let found = kept.iter().find(|kept| kept.key == key);
-        found.map(|kept| kept.connection.clone())
+        found.map(|kept| kept.route.clone())
     });
-    let connection = kept.unwrap_or_else(|| {
+    let route = kept.unwrap_or_else(|| {
         let given = user_mapping.map(|mapping| mapping.given).unwrap_or_default();
         connect(key, &catalog::server(server), &given)
     });
-    connection.line()
+    route.line()
 }
 
 impl Kept {
     fn can_be_used(&self) -> bool {
-        !self.stale
-            && self.settings.as_ref().is_none_or(|made| *made == settings())
-            && self.connection.is_usable()
+        !self.stale && self.settings.as_ref().is_none_or(|made| *made == settings()) && self.route.is_usable()
     }
 }
 
@@ -85,7 +84,7 @@ fn settings() -> (String, String) {
     (gucs::url(), gucs::text(&gucs::PASSWORD_FILE))
 }
 
-fn connect(key: Key, server: &Server, of_user: &[Given]) -> Shared {
+fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
     let given: Vec<&Given> = server.given.iter().chain(of_user).collect();
     let last = |name: &str| {
         let option = given.iter().rev().find(|(other, _)| other == name);
@@ -117,7 +116,12 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Shared {
     let tls = wants_tls.then(|| tls_files(own.is_some(), last).load());
     let made_by = own.is_none().then(settings);
     // The password file is for the settings' own user.
-    let connection = Shared::open(&addresses, password.or(of_settings).as_ref(), tls.as_ref());
+    let clustered = addresses.len() > 1 || last("cluster_mode").is_some_and(|mode| options::is_true(&mode));
+    let credentials = Credentials {
+        password: password.or(of_settings),
+        tls,
+    };
+    let route = Route::open(addresses, &credentials, clustered);
     // SAFETY: system cache hashes of plain Oids.
     let hash = |cache: SysCacheIdentifier::Type, oid: Oid| unsafe {
         let none = Datum::from(0usize);
@@ -125,14 +129,14 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Shared {
     };
     let kept = Kept {
         key,
-        connection: connection.clone(),
+        route: route.clone(),
         server_hash: hash(SysCacheIdentifier::FOREIGNSERVEROID, key.server),
         user_mapping_hash: hash(SysCacheIdentifier::USERMAPPINGOID, key.user_mapping),
         settings: made_by,
         stale: false,
     };
     KEPT.with_borrow_mut(|all| all.push(kept));
-    connection
+    route
 }
 
 /// Which files a server's TLS is set up with: what its options say goes before the settings. Of these a server with an
@@ -228,7 +232,7 @@ unsafe extern "C-unwind" fn subtransaction_ended(
 fn drop_busy() {
     KEPT.with(|kept| {
         if let Ok(mut kept) = kept.try_borrow_mut() {
-            kept.retain(|kept| !kept.connection.is_busy());
+            kept.retain(|kept| kept.route.drop_busy());
         }
     });
 }

@@ -1,12 +1,12 @@
 //! Which of a query's conditions Redis can be asked by.
 //!
 //! A condition counts if it compares one of the table's columns, by an operator whose meaning is known, with something
-//! that does not depend on the row. Whatever is found here PostgreSQL checks again on each row, so what is asked for
-//! must only not miss any.
+//! that does not depend on the row. What is asked for must not miss any row. Where an operand's text and the column's
+//! value are one to one ([`Pushed::is_one_to_one`]) it can be exact, too.
 use pg_redis_cache_core::fdw::{Comparison, Role, Shape, Target};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
-use super::table::Table;
+use super::{collation, table::Table};
 use crate::nodes;
 
 /// A condition that narrows what is read.
@@ -17,6 +17,8 @@ pub struct Pushed {
     pub shape: Shape,
     /// What the column is compared with; for [`Comparison::Any`] an array.
     pub operand: *mut pg_sys::Expr,
+    /// Whether whatever Redis finds by the operand's text has a value that meets the condition.
+    pub is_one_to_one: bool,
 }
 
 /// Finds out whether a condition counts.
@@ -129,6 +131,10 @@ unsafe fn compared(
         (comparison, false) => comparison,
     };
     let shape = Shape { target, comparison };
+    let is_id = table.layout.role(place) == Some(&Role::Id);
+    if is_id && comparison.is_range() && is_text(base) && !collation::has_order_of_digits(collation) {
+        return None;
+    }
     let same = match target {
         Target::Key | Target::Name => has_one_text(base, variable.vartypmod) && is_like(base, operand_type),
         // What the cache writes is always the type's own text.
@@ -147,7 +153,35 @@ unsafe fn compared(
         place,
         shape,
         operand,
+        is_one_to_one: is_one_to_one(target, base, operand_type),
     })
+}
+
+/// See [`Pushed::is_one_to_one`].
+fn is_one_to_one(target: Target, base: Oid, operand: Oid) -> bool {
+    match target {
+        // These are asked for as numbers.
+        Target::Score | Target::Index => true,
+        _ if matches!(base, pg_sys::UUIDOID | pg_sys::BYTEAOID) => true,
+        // A column cannot show what only a wider type has: that is an ERROR wherever the column is looked at.
+        Target::Key | Target::Name if is_integer(base) => width(operand) <= width(base),
+        _ if is_integer(base) => true,
+        // Several texts of UTF-8 may be one text of another encoding.
+        // SAFETY: reads a variable.
+        _ => matches!(
+            unsafe { pg_sys::GetDatabaseEncoding() } as u32,
+            pg_sys::pg_enc::PG_UTF8 | pg_sys::pg_enc::PG_SQL_ASCII
+        ),
+    }
+}
+
+/// The bytes of an integer.
+fn width(integer: Oid) -> usize {
+    match integer {
+        pg_sys::INT2OID => 2,
+        pg_sys::INT4OID => 4,
+        _ => 8,
+    }
 }
 
 /// `text ~~ text` and `text ^@ text` (pg_operator.dat).
@@ -158,7 +192,7 @@ const TEXT_STARTS_WITH: u32 = 3877;
 unsafe fn comparison(base: Oid, operator: Oid, collation: Oid) -> Option<Comparison> {
     // SAFETY: catalog look-ups.
     unsafe {
-        let is_text = matches!(base, pg_sys::TEXTOID | pg_sys::VARCHAROID);
+        let is_text = is_text(base);
         if is_text && collation != pg_sys::InvalidOid && !pg_sys::get_collation_isdeterministic(collation) {
             return None;
         }
@@ -212,6 +246,22 @@ fn has_one_canonical_text(base: Oid) -> bool {
             | pg_sys::TIMESTAMPOID
             | pg_sys::TIMESTAMPTZOID
     )
+}
+
+/// The operator family by which a stream's column of ids has their order under that collation, if it has it.
+pub fn order_of_ids(table: &Table, place: usize, collation: Oid) -> Option<Oid> {
+    let column = table.columns[place].as_ref()?;
+    // SAFETY: catalog look-ups.
+    unsafe {
+        let base = pg_sys::getBaseType(column.type_id);
+        let is_whole = base == pg_sys::TEXTOID || (base == pg_sys::VARCHAROID && column.modifier < 0);
+        let entry = pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
+        (is_whole && collation::has_order_of_ids(collation)).then_some((*entry).btree_opf)
+    }
+}
+
+fn is_text(base: Oid) -> bool {
+    matches!(base, pg_sys::TEXTOID | pg_sys::VARCHAROID)
 }
 
 fn is_integer(base: Oid) -> bool {

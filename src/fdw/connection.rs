@@ -1,6 +1,6 @@
 //! A connection to Redis that several scans and writes of a backend share.
 //!
-//! Each has a [`Line`] of its own: what it sends is answered to it, whoever reads the answer first. Commands go out
+//! Each has a [`Wire`] of its own: what it sends is answered to it, whoever reads the answer first. Commands go out
 //! as they are sent, without waiting for their answers. While it waits, a cancel works: both directions can be
 //! interrupted at any byte and gone on with, so a connection is only lost when the socket or the protocol is. What a
 //! line that has ended was still to be answered is read and dropped.
@@ -17,7 +17,7 @@ use pg_redis_cache_core::{
         Commands, Reply,
         resp::{self, Malformed},
     },
-    redis::{Address, Cause, Secret, Tls},
+    redis::{Address, Cause, Place, Secret, Tls},
 };
 use rustc_hash::FxHashMap;
 
@@ -34,6 +34,7 @@ struct Connection {
     stream: Patient,
     /// Without its password.
     address: String,
+    host: String,
     reader: resp::Reader,
     /// What is to be sent, and how much of it has been.
     out: Vec<u8>,
@@ -45,6 +46,14 @@ struct Connection {
     last_ticket: Ticket,
     buffer: Box<[u8]>,
     broken: bool,
+}
+
+/// Who a connection is made as.
+#[derive(Clone)]
+pub struct Credentials {
+    pub password: Option<Secret>,
+    /// For addresses that want it.
+    pub tls: Option<Tls>,
 }
 
 /// A connection that is kept for the next statement.
@@ -71,19 +80,19 @@ impl Figures {
 }
 
 /// One user of a connection.
-pub struct Line {
+pub struct Wire {
     connection: Shared,
     ticket: Ticket,
     pub figures: Figures,
 }
 
 impl Shared {
-    /// Connects to the first of the addresses that can be reached, or raises. `tls` is for those that want it.
-    pub fn open(addresses: &[Address], password: Option<&Secret>, tls: Option<&Tls>) -> Self {
+    /// Connects to the first of the addresses that can be reached, or raises.
+    pub fn open(addresses: &[Address], credentials: &Credentials) -> Self {
         let mut last = None;
         for address in addresses {
-            match socket::connect(address, tls, gucs::connect_timeout()) {
-                Ok(stream) => return Self::greet(stream, address, password),
+            match Self::connect(address, credentials) {
+                Ok(connection) => return connection,
                 Err(problem) => last = Some((address, problem)),
             }
         }
@@ -93,6 +102,15 @@ impl Shared {
         }
     }
 
+    /// Connects, and authenticates, or raises why it must not.
+    ///
+    /// # Errors
+    /// Nobody is there.
+    pub fn connect(address: &Address, credentials: &Credentials) -> io::Result<Self> {
+        let stream = socket::connect(address, credentials.tls.as_ref(), gucs::connect_timeout())?;
+        Ok(Self::greet(stream, address, credentials.password.as_ref()))
+    }
+
     fn greet(stream: Box<dyn socket::Stream>, address: &Address, password: Option<&Secret>) -> Self {
         let connection = Connection {
             stream: Patient {
@@ -100,6 +118,10 @@ impl Shared {
                 deadline: Instant::now() + gucs::connect_timeout(),
             },
             address: address.masked(),
+            host: match address.place() {
+                Place::Tcp { host, .. } => host.to_owned(),
+                Place::Unix { .. } => String::new(),
+            },
             reader: resp::Reader::default(),
             out: Vec::new(),
             sent: 0,
@@ -110,7 +132,7 @@ impl Shared {
             broken: false,
         };
         let shared = Self(Rc::new(RefCell::new(connection)));
-        let mut line = shared.line();
+        let mut line = shared.wire();
         let greeting = socket::greeting(address, password, "fdw");
         for command in &greeting {
             line.send(&Commands {
@@ -130,10 +152,10 @@ impl Shared {
     }
 
     /// Another user of the connection.
-    pub fn line(&self) -> Line {
+    pub fn wire(&self) -> Wire {
         let mut connection = self.0.borrow_mut();
         connection.last_ticket += 1;
-        Line {
+        Wire {
             connection: self.clone(),
             ticket: connection.last_ticket,
             figures: Figures::default(),
@@ -269,7 +291,7 @@ impl Connection {
 /// The ticket of answers that nobody waits for any more.
 const NOBODY: Ticket = 0;
 
-impl Line {
+impl Wire {
     /// Sends commands; each will have one answer.
     pub fn send(&mut self, commands: &Commands) {
         if commands.count == 0 {
@@ -314,12 +336,9 @@ impl Line {
         }
     }
 
-    /// Sends one command and returns its answer, as [`Self::answer`].
-    pub fn ask(&mut self, words: &[&[u8]]) -> Reply {
-        let mut commands = Commands::default();
-        commands.push(words);
-        self.send(&commands);
-        self.answer()
+    /// The host that it leads to; empty for a unix socket.
+    pub fn host(&self) -> String {
+        self.connection.0.borrow().host.clone()
     }
 
     /// Where it leads to, without a password.
@@ -328,7 +347,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Wire {
     fn drop(&mut self) {
         // While a panic unwinds through a borrowed connection there is nothing to tidy: an abort drops what is busy.
         if let Ok(mut connection) = self.connection.0.try_borrow_mut() {

@@ -1,15 +1,33 @@
-//! `count(*)` of a whole collection under one key: Redis knows it.
-use pg_redis_cache_core::fdw::{Commands, Kind, Reply};
+//! `count(*)`: Redis knows how large its collections are, and how many scores are in a range.
+//!
+//! It is asked where that is exact: under no condition but such on keys and scores that a reading meets by itself,
+//! whatever their operands turn out to be. Tables over mappings are read: SCAN finds more than a template's keys.
+use pg_redis_cache_core::fdw::{
+    Access, Comparison, Counting, Kind, Operand, Shape, Target, describe, exact, glob,
+};
 use pgrx::{
     pg_guard,
     pg_sys::{self, Datum, NodeTag, Oid},
 };
 
-use super::{cache, error, paths::ROUND_TRIP, pending, table::Table};
+use super::{
+    cache,
+    clauses::{self, Pushed},
+    condition::Condition,
+    connection::Figures,
+    error, estimate,
+    paths::ROUND_TRIP,
+    pending,
+    private::Planned,
+    table::Table,
+    values::Converter,
+};
 use crate::{compat, nodes};
 
 /// What stands first in a plan's integers, where a scan's has its order.
 const COUNT: i32 = -1;
+/// The cost of a row that is counted, in the planner's units.
+const ROW: f64 = 0.01;
 
 /// GetForeignUpperPaths.
 #[pg_guard]
@@ -24,7 +42,6 @@ pub unsafe extern "C-unwind" fn paths(
     unsafe {
         if stage != pg_sys::UpperRelationKind::UPPERREL_GROUP_AGG
             || (*input).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL
-            || !(*input).baserestrictinfo.is_null()
             || !counts_all(root, stage)
         {
             return;
@@ -32,17 +49,102 @@ pub unsafe extern "C-unwind" fn paths(
         let entry = *(*root).simple_rte_array.add((*input).relid as usize);
         let relid = (*entry).relid;
         // A parent's rows are its children's, too.
-        if (*entry).inh || command(&Table::open(relid)).is_none() {
+        if (*entry).inh {
             return;
         }
-        let private = [COUNT, relid.to_u32() as i32]
+        let table = Table::open(relid);
+        let Some(conditions) = conditions(root, input, &table) else {
+            return;
+        };
+        let (operands, numbers) = to_lists(relid, &conditions);
+        let private = [numbers, operands]
             .into_iter()
-            .fold(std::ptr::null_mut(), |list, number| {
-                pg_sys::lappend_int(list, number)
+            .fold(std::ptr::null_mut(), |list, part| {
+                pg_sys::lappend(list, part.cast())
             });
+        let rows = if table.layout.has_key() {
+            (*input).rows
+        } else {
+            0.0
+        };
         let target = (*root).upper_targets[stage as usize];
-        let path = compat::foreign_upper_path(root, output, target, ROUND_TRIP, private);
+        let path = compat::foreign_upper_path(root, output, target, ROUND_TRIP + rows * ROW, private);
         pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// All of the relation's conditions, if Redis can count by them.
+unsafe fn conditions(
+    root: *mut pg_sys::PlannerInfo,
+    relation: *mut pg_sys::RelOptInfo,
+    table: &Table,
+) -> Option<Vec<Pushed>> {
+    // One string may be none, or of another type, which is an ERROR: that takes a reading.
+    let is_one_string = !table.layout.has_key() && table.options.kind == Kind::String;
+    if table.mapping.is_some() || is_one_string {
+        return None;
+    }
+    // SAFETY: the planner's own structures.
+    let all: Option<Vec<Pushed>> = unsafe {
+        nodes::items::<pg_sys::RestrictInfo>((*relation).baserestrictinfo)
+            .map(|restriction| match (*restriction).pseudoconstant {
+                true => None,
+                false => clauses::pushed(root, relation, table, (*restriction).clause),
+            })
+            .collect()
+    };
+    let all = all?;
+    let shapes: Vec<Shape> = all.iter().map(|one| one.shape).collect();
+    let counts = exact::can_be(table.options.kind, &shapes)
+        && all.iter().all(|one| {
+            matches!(one.shape.target, Target::Key | Target::Score)
+                && one.is_one_to_one
+                // SAFETY: an expression of the query.
+                && unsafe { is_exact(table, one) }
+        });
+    counts.then_some(all)
+}
+
+/// Whether a reading meets the condition by itself, whatever value the operand will have.
+unsafe fn is_exact(table: &Table, condition: &Pushed) -> bool {
+    // SAFETY: the expression's own type and value; within a transaction.
+    unsafe {
+        let type_id = pg_sys::getBaseType(pg_sys::exprType(condition.operand.cast()));
+        let text = || {
+            nodes::is_a(condition.operand, NodeTag::T_Const).then_some(())?;
+            let constant = &*condition.operand.cast::<pg_sys::Const>();
+            (!constant.constisnull).then_some(())?;
+            let name = "operand".to_string();
+            Some(Converter::new(name, constant.consttype, -1, table.bytes()).write(constant.constvalue))
+        };
+        match (condition.shape.target, condition.shape.comparison) {
+            (_, Comparison::Like) => text().is_some_and(|like| glob::is_exact_like(&like)),
+            (Target::Score, _) => {
+                // All of these are doubles.
+                let is_double = matches!(type_id, pg_sys::FLOAT8OID | pg_sys::INT2OID | pg_sys::INT4OID);
+                is_double || text().is_some_and(|score| exact::is_score(&score))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The operands, and the integers by which [`Count::of`] reads them: the table, and for each its column's place and
+/// the comparison.
+fn to_lists(relid: Oid, conditions: &[Pushed]) -> (*mut pg_sys::List, *mut pg_sys::List) {
+    let shapes = conditions
+        .iter()
+        .flat_map(|one| [one.place as i32, one.shape.comparison.number()]);
+    let numbers = [COUNT, relid.to_u32() as i32].into_iter().chain(shapes);
+    // SAFETY: lists of nodes and integers, in the current memory context.
+    unsafe {
+        let numbers = numbers.fold(std::ptr::null_mut(), |list, number| {
+            pg_sys::lappend_int(list, number)
+        });
+        let operands = conditions.iter().fold(std::ptr::null_mut(), |list, one| {
+            pg_sys::lappend(list, one.operand.cast())
+        });
+        (operands, numbers)
     }
 }
 
@@ -67,21 +169,6 @@ unsafe fn counts_all(root: *mut pg_sys::PlannerInfo, stage: pg_sys::UpperRelatio
     }
 }
 
-/// The command that counts a table's rows; none if it takes more than one.
-fn command(table: &Table) -> Option<&'static str> {
-    if table.mapping.is_some() || table.layout.has_key() {
-        return None;
-    }
-    match table.options.kind {
-        Kind::String => None,
-        Kind::Hash => Some("HLEN"),
-        Kind::List => Some("LLEN"),
-        Kind::Set => Some("SCARD"),
-        Kind::Zset => Some("ZCARD"),
-        Kind::Stream => Some("XLEN"),
-    }
-}
-
 /// GetForeignPlan, for a path of [`paths`].
 ///
 /// # Safety
@@ -96,7 +183,10 @@ pub unsafe fn plan(
     // SAFETY: the planner's own structures.
     unsafe {
         let row = pg_sys::add_to_flat_tlist(none, (*(*relation).reltarget).exprs);
-        pg_sys::make_foreignscan(targets, none, 0, none, (*path).fdw_private, row, none, outer)
+        let mut private = nodes::items::<pg_sys::List>((*path).fdw_private);
+        let numbers = private.next().unwrap_or(none);
+        let operands = private.next().unwrap_or(none);
+        pg_sys::make_foreignscan(targets, none, 0, operands, numbers, row, none, outer)
     }
 }
 
@@ -104,8 +194,11 @@ pub unsafe fn plan(
 pub struct Count {
     pub table: Table,
     user: Oid,
+    /// With the places of their columns.
+    conditions: Vec<(usize, Condition)>,
     columns: usize,
     done: bool,
+    pub figures: Figures,
 }
 
 impl Count {
@@ -119,18 +212,39 @@ impl Count {
             let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
             let mut private = nodes::integers((*plan).fdw_private);
             (private.next() == Some(COUNT)).then_some(())?;
+            let table = Table::open(Oid::from(private.next()? as u32));
+            let mut conditions = Vec::new();
+            for operand in nodes::items::<pg_sys::Expr>((*plan).fdw_exprs) {
+                let planned = Planned {
+                    place: private.next()? as usize,
+                    comparison: Comparison::numbered(private.next()?)?,
+                    joins: false,
+                };
+                let state = (&raw mut (*node).ss.ps).cast();
+                conditions.push((planned.place, Condition::new(&table, planned, operand, state)?));
+            }
             Some(Self {
-                table: Table::open(Oid::from(private.next()? as u32)),
+                table,
                 user: compat::scan_user(node),
+                conditions,
                 columns: nodes::items::<pg_sys::Node>((*plan).fdw_scan_tlist).count(),
                 done: false,
+                figures: Figures::default(),
             })
         }
     }
 
-    /// The command, for EXPLAIN.
-    pub fn command(&self) -> &'static str {
-        command(&self.table).unwrap_or_default()
+    /// The columns' places and the conditions on them, for EXPLAIN.
+    pub fn shapes(&self) -> impl Iterator<Item = (usize, Shape)> {
+        self.conditions
+            .iter()
+            .map(|(place, condition)| (*place, condition.shape))
+    }
+
+    /// The commands, for EXPLAIN.
+    pub fn commands(&self) -> Vec<String> {
+        let shapes: Vec<Shape> = self.shapes().map(|(_, shape)| shape).collect();
+        describe::counting(self.table.options.kind, &self.table.layout, &shapes)
     }
 
     /// Counts again at the next row.
@@ -141,12 +255,17 @@ impl Count {
     /// Fills the slot with the one row, or leaves it empty behind that.
     ///
     /// # Safety
-    /// `slot` must be the node's, just cleared.
-    pub unsafe fn next(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+    /// `slot` must be the node's, just cleared, and `context` the node's own.
+    pub unsafe fn next(&mut self, slot: *mut pg_sys::TupleTableSlot, context: *mut pg_sys::ExprContext) {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        let count = Datum::from(self.ask());
+        let operands = self.conditions.iter_mut();
+        // SAFETY: the expressions belong to the node whose context this is.
+        let operands =
+            operands.map(|(_, condition)| (condition.shape, unsafe { condition.evaluate(context) }));
+        let operands = operands.collect();
+        let count = Datum::from(self.ask(operands));
         // SAFETY: as the caller promises; each column is a bigint.
         unsafe {
             for column in 0..self.columns {
@@ -157,20 +276,16 @@ impl Count {
         }
     }
 
-    fn ask(&self) -> i64 {
+    fn ask(&mut self, operands: Vec<(Shape, Operand)>) -> i64 {
         pending::check_unchanged(&self.table);
+        let kind = self.table.options.kind;
+        let access = Access::new(kind, &self.table.layout.keys, operands);
+        debug_assert!(access.exact && Counting::takes(&access.within));
+        let mut counting = Counting::new(kind, !self.table.layout.has_key(), access);
         let mut line = cache::line(self.table.server, self.user, self.table.options.database);
-        let key = self.table.one_key();
-        let mut commands = Commands::default();
-        commands.push(&[self.command().as_bytes(), &key]);
-        line.send(&commands);
-        match line.receive() {
-            Reply::Integer(count) => count,
-            Reply::Error(text) if text.starts_with("WRONGTYPE") => {
-                error::wrong_type(&key, self.table.options.kind)
-            }
-            Reply::Error(text) => error::refused(&text),
-            _ => error::garbled(&line.address()),
-        }
+        let total = estimate::total(&mut counting, &mut line)
+            .unwrap_or_else(|problem| error::unread(&self.table, &problem, &line.address()));
+        self.figures.add(line.figures());
+        i64::try_from(total).unwrap_or(i64::MAX)
     }
 }

@@ -2,11 +2,12 @@
 use std::io;
 
 use pg_redis_cache_core::{
-    fdw::{Kind, OptionProblem},
+    fdw::{Kind, OptionProblem, ReadProblem, options::Keys},
     redis::{Cause, Kind as Trouble},
 };
 use pgrx::PgSqlErrorCode;
 
+use super::table::Table;
 use crate::sql::{raise, sqlstate};
 
 /// Where to look when the two do not come together on TLS.
@@ -71,13 +72,25 @@ pub fn garbled(address: &str) -> ! {
     )
 }
 
+/// A table could not be read.
+pub fn unread(table: &Table, problem: &ReadProblem, address: &str) -> ! {
+    match problem {
+        ReadProblem::OtherType => {
+            let (Keys::One(key) | Keys::Matching(key)) = &table.options.keys;
+            wrong_type(key, table.options.kind)
+        }
+        ReadProblem::Refused(text) => refused(text),
+        ReadProblem::Unexpected => garbled(address),
+    }
+}
+
 /// Redis said no; the text begins with a code. Of it only the first words are shown.
 pub fn refused(text: &str) -> ! {
     let cause = Cause::of_text(text);
     let (code, hint) = match text.split(' ').next().unwrap_or_default() {
         "MOVED" | "ASK" | "CROSSSLOT" => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "The server is part of a Redis Cluster, which foreign tables do not support yet.",
+            "The server is part of a Redis Cluster: give it the option cluster_mode 'true'.",
         ),
         _ if cause.kind() == Trouble::Auth => (
             sqlstate::of(&cause),

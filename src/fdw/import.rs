@@ -8,7 +8,7 @@ use std::{
 use pg_redis_cache_core::fdw::{Commands, Kind, Reply, glob};
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys, pg_sys::panic::ErrorReport};
 
-use super::{cache, connection::Line, key_scan};
+use super::{cache, key_scan, line::Line};
 use crate::{
     capture::{
         columns::{MappedColumn, attribute_named},

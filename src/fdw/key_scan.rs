@@ -1,7 +1,7 @@
 //! The keys of a pattern, one step of a SCAN after the other.
 use pg_redis_cache_core::fdw::{Commands, Kind, Reply, step};
 
-use super::{connection::Line, error};
+use super::{error, line::Line};
 
 /// How many keys are looked at in a step.
 const AT_ONCE: &[u8] = b"1000";

@@ -16,10 +16,9 @@ use pgrx::{
 };
 
 use super::{
-    cache, catalog,
-    connection::Line,
-    error,
+    cache, catalog, error,
     identity::Identity,
+    line::Line,
     owned, pending,
     rows::{self, Texts, WrittenColumn},
     table::Table,
@@ -157,7 +156,6 @@ unsafe fn start(
             _ => Vec::new(),
         };
         let when = when(&table, operation, &updated, relation, state);
-        check_returning(&table, operation, when, returns);
         let user = compat::modify_user(relation, state);
         let modify = Modify {
             user,
@@ -177,11 +175,9 @@ unsafe fn start(
     }
 }
 
-/// What Redis makes up cannot be returned before it is written.
-fn check_returning(table: &Table, operation: CmdType::Type, when: When, returns: bool) {
-    let makes_up = matches!(table.options.kind, Kind::Stream | Kind::List);
-    let later = when == When::AtTheEnd || table.options.transactional;
-    if operation == CmdType::CMD_INSERT && returns && makes_up && later {
+/// What Redis makes up cannot be returned before it is written. Nothing of the statement has been written then.
+fn check_returning(table: &Table, when: When) {
+    if when == When::AtTheEnd || table.options.transactional {
         raise(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("this INSERT into a {} cannot have RETURNING", table.options.kind),
@@ -257,6 +253,7 @@ impl Modify {
             lifetime: row.lifetime(&self.table, Lifetime::Plain),
         };
         if self.returns && self.makes_up(&put.element) {
+            check_returning(&self.table, self.when);
             // SAFETY: as the callback.
             return unsafe { self.insert_and_return(put, slot) };
         }

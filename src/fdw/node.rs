@@ -42,13 +42,29 @@ pub unsafe extern "C-unwind" fn iterate(node: *mut pg_sys::ForeignScanState) -> 
         pg_sys::ExecClearTuple(slot);
         match of(node) {
             Node::Scan(scan) => {
-                if let Some(row) = scan.next((*node).ss.ps.ps_ExprContext) {
+                let context = (*node).ss.ps.ps_ExprContext;
+                while let Some(row) = scan.next(context) {
                     scan.fill(slot, &row);
+                    if !scan.rechecks || meets_conditions(node, slot) {
+                        break;
+                    }
+                    pg_sys::ExecClearTuple(slot);
+                    pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
                 }
             }
-            Node::Count(count) => count.next(slot),
+            Node::Count(count) => count.next(slot, (*node).ss.ps.ps_ExprContext),
         }
         slot
+    }
+}
+
+/// Whether a row meets the conditions that the plan leaves to the scan.
+unsafe fn meets_conditions(node: *mut pg_sys::ForeignScanState, row: *mut pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: as `iterate`; ExecInitForeignScan has made the conditions ready.
+    unsafe {
+        let context = (*node).ss.ps.ps_ExprContext;
+        (*context).ecxt_scantuple = row;
+        pg_sys::ExecQual((*node).fdw_recheck_quals, context)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The paths of a scan: by itself, in the order of scores, and for each row of what it is joined with.
+//! The paths of a scan: by itself, in the order of scores or ids, and for each row of what it is joined with.
 //!
 //! A round trip is the dearest thing there is, and an element on its way cheap: so a join to few rows asks Redis for
 //! each of them, and a join to many reads all once and hashes it.
@@ -121,7 +121,8 @@ pub unsafe fn cost_in_batch(relation: *mut pg_sys::RelOptInfo, rows: f64, batch:
     (startup - saved, total - saved)
 }
 
-/// The order in which the query wants its rows, if that is the order of the scores of one zset: then Redis can give it.
+/// The order in which the query wants its rows, if that is the order of one zset's scores, or of one stream's ids:
+/// then Redis can give it.
 unsafe fn order(
     root: *mut pg_sys::PlannerInfo,
     relation: *mut pg_sys::RelOptInfo,
@@ -132,8 +133,8 @@ unsafe fn order(
         one.shape.target == Target::Name
             && matches!(one.shape.comparison, Comparison::Equal | Comparison::Any)
     };
-    let score = table.layout.place(&Role::Score)?;
-    let family = clauses::order_of_scores(table, score)?;
+    let score = table.layout.place(&Role::Score);
+    let place = score.or_else(|| table.layout.place(&Role::Id))?;
     if table.layout.has_key() || pushed.iter().any(by_name) {
         return None;
     }
@@ -144,8 +145,13 @@ unsafe fn order(
         let (Some(key), None) = (all.next(), all.next()) else {
             return None;
         };
-        let mut attribute = score as i16 + 1;
-        let has_score =
+        let collation = (*(*key).pk_eclass).ec_collation;
+        let family = match score {
+            Some(place) => clauses::order_of_scores(table, place)?,
+            None => clauses::order_of_ids(table, place, collation)?,
+        };
+        let mut attribute = place as i16 + 1;
+        let has_column =
             nodes::items::<pg_sys::EquivalenceMember>((*(*key).pk_eclass).ec_members).any(|member| {
                 is_column(
                     root,
@@ -160,7 +166,7 @@ unsafe fn order(
         } else {
             Order::Descending
         };
-        (has_score && (*key).pk_opfamily == family).then_some((order, keys))
+        (has_column && (*key).pk_opfamily == family).then_some((order, keys))
     }
 }
 

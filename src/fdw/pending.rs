@@ -152,7 +152,7 @@ fn execute(place: Place, batches: &[Batch]) {
     batches.iter().for_each(|batch| commands.append(&batch.commands));
     commands.push(&[b"EXEC"]);
     let mut line = cache::line(place.server, place.user, place.database);
-    line.send(&commands);
+    line.send_as_one(&commands);
     let mut refusal = None;
     for _ in 0..commands.count {
         let reply: Reply = line.receive();

@@ -1,5 +1,5 @@
-//! Planning a scan: its size, and the plan. Redis is not asked.
-use pg_redis_cache_core::fdw::{Kind, options::Keys};
+//! Planning a scan: its size, and the plan. Redis is asked for the size alone, and only with `use_remote_estimate`.
+use pg_redis_cache_core::fdw::{Kind, Shape, Target, exact, options::Keys};
 use pgrx::{
     pg_guard,
     pg_sys::{self, Oid},
@@ -7,16 +7,17 @@ use pgrx::{
 
 use super::{
     ahead::joins,
-    clauses, count,
+    bound, clauses, count, estimate,
     paths::{is_one_row, pushed},
     private::{self, Planned, Private},
     table::Table,
 };
-use crate::nodes;
+use crate::{compat, nodes};
 
-/// How many rows a table has that ANALYZE has not seen.
-const ROWS_OF_ONE_KEY: f64 = 1_000.0;
-const ROWS_OF_MANY_KEYS: f64 = 10_000.0;
+/// How many rows a table has that ANALYZE has not seen. Rather too many than too few: a collection that is taken for a
+/// large one is asked for what a join needs of it, which costs the round trips of its batches; one that is taken for a
+/// small one is read whole, and may have millions.
+const ROWS: f64 = 10_000.0;
 
 /// GetForeignRelSize.
 #[pg_guard]
@@ -28,13 +29,17 @@ pub unsafe extern "C-unwind" fn size(
     let table = Table::open(relid);
     // SAFETY: the planner's own structures; the table's statistics, -1 if there are none.
     unsafe {
-        if (*relation).tuples < 0.0 {
-            (*relation).tuples = match (&table.layout.keys, table.options.kind) {
-                (Keys::One(_), Kind::String) => 1.0,
-                (Keys::One(_), _) => ROWS_OF_ONE_KEY,
-                (Keys::Matching(_), _) => ROWS_OF_MANY_KEYS,
-            };
-        }
+        let known = (*relation).tuples;
+        (*relation).tuples = match (&table.layout.keys, table.options.kind) {
+            (Keys::One(_), Kind::String) => 1.0,
+            _ => {
+                let asked = table.options.remote_estimate.then(|| {
+                    let user = compat::planned_user(root, relation);
+                    estimate::rows(&table, user)
+                });
+                asked.flatten().unwrap_or(if known < 0.0 { ROWS } else { known })
+            }
+        };
         pg_sys::set_baserel_size_estimates(root, relation);
         let pushed = pushed(root, relation, &table, (*relation).baserestrictinfo);
         if is_one_row(&table, &pushed) {
@@ -63,6 +68,7 @@ pub unsafe extern "C-unwind" fn plan(
     unsafe {
         let mut operands = std::ptr::null_mut();
         let mut conditions = std::ptr::null_mut();
+        let mut others = std::ptr::null_mut();
         let mut pushed = Vec::new();
         for restriction in nodes::items::<pg_sys::RestrictInfo>(clauses) {
             if (*restriction).pseudoconstant {
@@ -72,6 +78,15 @@ pub unsafe extern "C-unwind" fn plan(
                 operands = pg_sys::lappend(operands, one.operand.cast());
                 conditions = pg_sys::lappend(conditions, (*restriction).clause.cast());
                 pushed.push(one);
+            } else {
+                others = pg_sys::lappend(others, (*restriction).clause.cast());
+            }
+        }
+        let shapes: Vec<Shape> = pushed.iter().map(|one| one.shape).collect();
+        let trusted = can_be_exact(&table, &shapes) && pushed.iter().all(|one| one.is_one_to_one);
+        if trusted && others.is_null() {
+            for bound in bound::of_query(root, relation, path) {
+                operands = pg_sys::lappend(operands, bound.cast());
             }
         }
         let (order, ahead) = private::from_path((*path).fdw_private);
@@ -84,19 +99,37 @@ pub unsafe extern "C-unwind" fn plan(
             conditions: planned.collect(),
             order,
             ahead,
+            trusted,
             needed: needed(relation, clauses, &table),
         };
         pg_sys::make_foreignscan(
             targets,
-            pg_sys::extract_actual_clauses(clauses, false),
+            if trusted {
+                others
+            } else {
+                pg_sys::extract_actual_clauses(clauses, false)
+            },
             (*relation).relid,
             operands,
             private.to_list(),
             std::ptr::null_mut(),
-            // For EXPLAIN, which can only show what the planner has finished; checking them again does no harm.
+            // For EXPLAIN, which can only show what the planner has finished; for EvalPlanQual; and for readings that
+            // turn out not to be exact.
             conditions,
             outer,
         )
+    }
+}
+
+/// Whether a reading by such conditions may be exact; if not, the plan has to check them.
+fn can_be_exact(table: &Table, shapes: &[Shape]) -> bool {
+    match &table.mapping {
+        // All key columns are known, or a SCAN finds more.
+        Some(mapping) => {
+            let is_known = |part| shapes.iter().any(|shape| shape.target == Target::Part(part));
+            shapes.is_empty() || (0..mapping.parts).all(is_known)
+        }
+        None => exact::can_be(table.options.kind, shapes),
     }
 }
 

@@ -11,10 +11,12 @@ use crate::nodes;
 pub struct Private {
     /// The pushed conditions, in the order of the plan's `fdw_exprs`.
     pub conditions: Vec<Planned>,
-    /// The order of scores in which rows are wanted.
+    /// The order of scores, or of a stream's ids, in which rows are wanted.
     pub order: Order,
     /// The look-ahead that the scan follows; 0: none.
     pub ahead: Number,
+    /// Whether the pushed conditions are not among the plan's own: then the scan sees to it that they hold.
+    pub trusted: bool,
     /// The places of the columns whose values are needed.
     pub needed: Vec<usize>,
 }
@@ -71,16 +73,21 @@ pub fn integers(numbers: impl IntoIterator<Item = i32>) -> *mut pg_sys::List {
 }
 
 impl Private {
-    /// As the plan holds it: the order, the look-ahead's number, how many conditions, each with place, comparison and
-    /// whether it joins, then the needed places.
+    /// As the plan holds it: the order, the look-ahead's number, whether conditions are trusted, how many, each with
+    /// place, comparison and whether it joins, then the needed places.
     pub fn to_list(&self) -> *mut pg_sys::List {
         let conditions = self.conditions.iter();
         let conditions =
             conditions.flat_map(|one| [one.place as i32, one.comparison.number(), i32::from(one.joins)]);
-        let numbers = [self.order as i32, self.ahead, self.conditions.len() as i32]
-            .into_iter()
-            .chain(conditions)
-            .chain(self.needed.iter().map(|place| *place as i32));
+        let numbers = [
+            self.order as i32,
+            self.ahead,
+            i32::from(self.trusted),
+            self.conditions.len() as i32,
+        ]
+        .into_iter()
+        .chain(conditions)
+        .chain(self.needed.iter().map(|place| *place as i32));
         integers(numbers)
     }
 
@@ -92,7 +99,7 @@ impl Private {
         // SAFETY: as the caller promises.
         let mut numbers = unsafe { nodes::integers(list) };
         let mut next = || numbers.next().unwrap_or(0);
-        let (order, ahead, count) = (Order::numbered(next()), next(), next());
+        let (order, ahead, trusted, count) = (Order::numbered(next()), next(), next() != 0, next());
         let conditions = (0..count).filter_map(|_| {
             let (place, comparison, joins) = (next() as usize, next(), next() != 0);
             let comparison = Comparison::numbered(comparison)?;
@@ -106,6 +113,7 @@ impl Private {
             conditions: conditions.collect(),
             order,
             ahead,
+            trusted,
             needed: numbers.map(|place| place as usize).collect(),
         }
     }

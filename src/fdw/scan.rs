@@ -3,17 +3,19 @@
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
 use pg_redis_cache_core::fdw::{
-    Access, Commands, Element, Operand, ReadProblem, Reading, Role, Row, Shape, options::Keys, reading::Needs,
+    Access, Commands, Element, Kind, Operand, ReadProblem, Reading, Role, Row, Shape, reading::Needs,
 };
 use pgrx::pg_sys::{self, Datum};
 
 use super::{
     ahead::{Follower, Lookup},
+    bound::Bound,
     cache,
     column::Column,
     condition::Condition,
-    connection::{Figures, Line},
+    connection::Figures,
     error, identity,
+    line::Line,
     mapped::Documents,
     pending,
     private::{Order, Private},
@@ -26,6 +28,8 @@ use crate::{capture::text::Pinning, compat, nodes};
 pub struct Scan {
     pub table: Table,
     pub shapes: Vec<Shape>,
+    /// How many conditions the plan has.
+    pub planned: usize,
     user: pg_sys::Oid,
     conditions: Vec<Condition>,
     columns: Vec<Column>,
@@ -35,6 +39,15 @@ pub struct Scan {
     /// The fields that are needed of a mapping's hashes, if they are few.
     pub fields: Option<Vec<Vec<u8>>>,
     pub order: Order,
+    /// Whether conditions that are not exact have to be checked by the scan: the plan does not.
+    trusted: bool,
+    /// Whether what is being read has to be checked.
+    pub rechecks: bool,
+    bound: Option<Bound>,
+    /// How many more rows are wanted, as far as that is known.
+    wanted: usize,
+    /// Whether the next window was not asked for, because rows enough are at hand.
+    held: bool,
     line: Option<Line>,
     reading: Option<Reading>,
     /// Where the scan is the inner side of a join with look-ahead.
@@ -59,11 +72,13 @@ impl Scan {
             let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
             let private = Private::from_list((*plan).fdw_private);
             let operands = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs);
+            let bounds = nodes::items::<pg_sys::Expr>((*plan).fdw_exprs).skip(private.conditions.len());
+            let bound = Bound::new(bounds, node);
             let conditions = private.conditions.iter().zip(operands);
             let conditions = conditions.filter_map(|(planned, operand)| {
                 Condition::new(&table, *planned, operand, (&raw mut (*node).ss.ps).cast())
             });
-            let conditions = conditions.collect();
+            let conditions: Vec<Condition> = conditions.collect();
             let identifies = (*plan).fsSystemCol;
             let mut scan = Self::new(
                 relation,
@@ -74,6 +89,8 @@ impl Scan {
             );
             scan.with(conditions, private.order);
             scan.follower = Follower::new((*node).ss.ps.state, private.ahead);
+            scan.planned = private.conditions.len();
+            (scan.trusted, scan.bound) = (private.trusted, bound);
             scan
         }
     }
@@ -138,11 +155,17 @@ impl Scan {
             table,
             fields,
             shapes: Vec::new(),
+            planned: 0,
             conditions: Vec::new(),
             columns,
             documents,
             needs,
             order: Order::None,
+            trusted: false,
+            rechecks: false,
+            bound: None,
+            wanted: usize::MAX,
+            held: false,
             line: None,
             reading: None,
             follower: None,
@@ -165,10 +188,11 @@ impl Scan {
     pub unsafe fn next(&mut self, context: *mut pg_sys::ExprContext) -> Option<Row> {
         if self.reading.is_none() && self.found.is_none() {
             // SAFETY: as the caller promises.
-            let operands = unsafe { self.operands(context) };
+            let (operands, wanted) = unsafe { (self.operands(context), self.wanted(context)) };
             self.found = self.ahead(&operands);
-            if self.found.is_none() {
-                self.start(operands);
+            match self.found {
+                Some(_) => self.rechecks = self.trusted && !self.is_exact(&operands),
+                None => self.start(operands, wanted),
             }
         }
         loop {
@@ -183,6 +207,7 @@ impl Scan {
                     continue;
                 }
                 self.rows += 1;
+                self.wanted = self.wanted.saturating_sub(1);
                 return Some(row);
             }
             if !self.advance() {
@@ -199,13 +224,29 @@ impl Scan {
         rows.map(Vec::into_iter)
     }
 
-    fn start(&mut self, operands: Vec<(Shape, Operand)>) {
+    /// Whether a reading by these conditions brings just what the plan's conditions leave.
+    fn is_exact(&self, operands: &[(Shape, Operand)]) -> bool {
+        // A condition that the plan has and the scan no longer: see `Condition::new`.
+        self.conditions.len() == self.planned && self.access(operands.to_vec()).exact
+    }
+
+    fn start(&mut self, operands: Vec<(Shape, Operand)>, wanted: Option<usize>) {
         pending::check_unchanged(&self.table);
         let access = match self.order {
             Order::None => self.access(operands),
+            Order::Ascending if self.needs.kind == Kind::Stream => self.access(operands),
+            Order::Descending if self.needs.kind == Kind::Stream => self.access(operands).latest_first(),
             order => self.access(operands).by_score(order == Order::Descending),
         };
-        self.reading = Some(Reading::new(self.needs, access));
+        let lost = self.conditions.len() < self.planned;
+        self.rechecks = self.trusted && (lost || !access.exact);
+        let wanted = wanted.filter(|_| !self.rechecks);
+        (self.wanted, self.held) = (wanted.unwrap_or(usize::MAX), false);
+        let reading = Reading::new(self.needs, access);
+        self.reading = Some(match wanted {
+            Some(rows) => reading.beginning_with(rows),
+            None => reading,
+        });
         self.line();
         self.ask();
     }
@@ -266,16 +307,24 @@ impl Scan {
             return false;
         };
         if !reading.is_waiting() {
-            return false;
+            return std::mem::take(&mut self.held) && self.ask();
         }
         reading.begin_window();
+        // Where so many rows are wanted the next window may not be.
+        let foresees = self.wanted == usize::MAX;
         while reading.is_in_window() {
-            let reply = line.receive_foreseeing(|begun, commands| reading.foresee(begun, commands));
+            let reply = line.receive_foreseeing(|begun, commands| {
+                if foresees {
+                    reading.foresee(begun, commands);
+                }
+            });
             if let Err(problem) = reading.answer(reply) {
                 self.fail(&problem);
             }
         }
-        if !reading.has_foreseen() {
+        let has_foreseen = reading.has_foreseen();
+        self.held = reading.at_hand() >= self.wanted;
+        if !self.held && !has_foreseen {
             self.ask();
         }
         true
@@ -283,16 +332,8 @@ impl Scan {
 
     /// Raises why reading cannot go on.
     pub fn fail(&self, problem: &ReadProblem) -> ! {
-        match problem {
-            ReadProblem::OtherType => {
-                let (Keys::One(key) | Keys::Matching(key)) = &self.table.options.keys;
-                error::wrong_type(key, self.needs.kind)
-            }
-            ReadProblem::Refused(text) => error::refused(text),
-            ReadProblem::Unexpected => {
-                error::garbled(&self.line.as_ref().map(Line::address).unwrap_or_default())
-            }
-        }
+        let address = self.line.as_ref().map(Line::address).unwrap_or_default();
+        error::unread(&self.table, problem, &address)
     }
 
     /// Ends the reading for another one, over the same line if nothing is on its way there.
@@ -308,7 +349,7 @@ impl Scan {
     pub fn stop(&mut self) {
         self.reading = None;
         if let Some(line) = self.line.take() {
-            self.figures.add(line.figures);
+            self.figures.add(line.figures());
         }
     }
 
@@ -321,9 +362,16 @@ impl Scan {
     pub fn figures(&self) -> Figures {
         let mut figures = self.figures;
         if let Some(line) = &self.line {
-            figures.add(line.figures);
+            figures.add(line.figures());
         }
         figures
+    }
+
+    unsafe fn wanted(&self, context: *mut pg_sys::ExprContext) -> Option<usize> {
+        // SAFETY: as `next`.
+        self.bound
+            .as_ref()
+            .and_then(|bound| unsafe { bound.rows(context) })
     }
 
     unsafe fn operands(&mut self, context: *mut pg_sys::ExprContext) -> Vec<(Shape, Operand)> {

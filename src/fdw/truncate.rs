@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use pg_redis_cache_core::fdw::{Commands, Kind, Reply, options::Keys, step::Key};
 use pgrx::{pg_guard, pg_sys};
 
-use super::{cache, connection::Line, error, key_scan, pending, table::Table};
+use super::{cache, error, key_scan, line::Line, pending, table::Table};
 use crate::{
     nodes,
     sql::{self, queue},

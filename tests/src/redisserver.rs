@@ -123,6 +123,11 @@ impl Redis {
         self.child.as_ref().expect("Redis is down").id()
     }
 
+    /// Whether it has been started and not ended.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// SIGKILL: gone at once, connections reset.
     pub fn kill(&mut self) {
         self.end(libc::SIGKILL);

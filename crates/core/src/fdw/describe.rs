@@ -1,6 +1,6 @@
 //! What EXPLAIN shows of a table and of the commands that read it.
 use super::{
-    Kind, Layout, Role, Shape,
+    Kind, Layout, Role, Shape, counting,
     filter::{Comparison, Target},
     options::Keys,
 };
@@ -22,46 +22,19 @@ pub fn commands(
     ttl: bool,
     fields: Option<&[Vec<u8>]>,
 ) -> Vec<String> {
-    let parts = layout
-        .roles
-        .iter()
-        .filter(|role| matches!(role, Some(Role::Part(_))))
-        .count();
-    let has = |target: Target, meets: fn(Comparison) -> bool| {
-        shapes
-            .iter()
-            .any(|shape| shape.target == target && meets(shape.comparison))
-    };
-    let points: fn(Comparison) -> bool =
-        |comparison| matches!(comparison, Comparison::Equal | Comparison::Any);
-    let patterns: fn(Comparison) -> bool =
-        |comparison| matches!(comparison, Comparison::Like | Comparison::Prefix);
+    let parts = parts(layout);
+    let has = |target: Target, meets: fn(Comparison) -> bool| has(shapes, target, meets);
     let mut commands = Vec::new();
-    let known = |part: usize| shapes.iter().any(|shape| shape.target == Target::Part(part));
-    let key = if parts > 0 && (0..parts).all(known) {
-        "<key>".to_string()
-    } else if !layout.has_key() {
-        keys(layout)
-    } else if has(Target::Key, points) {
-        "<key>".to_string()
-    } else {
-        let pattern = if has(Target::Key, patterns) || (0..parts).any(known) {
-            "<pattern>".to_string()
-        } else {
-            keys(layout)
-        };
-        commands.push(format!("SCAN MATCH {pattern} TYPE {kind}"));
-        "<key>".to_string()
-    };
+    let key = key(kind, layout, shapes, &mut commands);
     if ttl {
         commands.push(format!("TTL {key}"));
     }
-    let matching = if has(Target::Name, patterns) {
+    let matching = if has(Target::Name, is_pattern) {
         " MATCH <pattern>"
     } else {
         ""
     };
-    let named = has(Target::Name, points);
+    let named = has(Target::Name, Comparison::is_point);
     if let Some(fields) = fields {
         if !fields.is_empty() {
             commands.push(format!(
@@ -89,6 +62,65 @@ pub fn commands(
         Kind::Stream => format!("XRANGE {key} - +"),
     });
     commands
+}
+
+/// XREVRANGE for an XRANGE: the ends change places.
+pub fn latest_first(range: &str) -> String {
+    let mut words: Vec<&str> = range.split(' ').collect();
+    if let [.., from, to] = words.as_mut_slice() {
+        std::mem::swap(from, to);
+    }
+    words.join(" ").replacen("XRANGE", "XREVRANGE", 1)
+}
+
+/// The commands by which such a table's rows are counted.
+pub fn counting(kind: Kind, layout: &Layout, shapes: &[Shape]) -> Vec<String> {
+    let mut commands = Vec::new();
+    let key = key(kind, layout, shapes, &mut commands);
+    if has(shapes, Target::Score, |_| true) {
+        commands.push(format!("ZCOUNT {key} <score> <score>"));
+    } else if kind != Kind::String || commands.is_empty() {
+        commands.push(format!("{} {key}", counting::size(kind)));
+    }
+    commands
+}
+
+fn has(shapes: &[Shape], target: Target, meets: fn(Comparison) -> bool) -> bool {
+    shapes
+        .iter()
+        .any(|shape| shape.target == target && meets(shape.comparison))
+}
+
+fn is_pattern(comparison: Comparison) -> bool {
+    matches!(comparison, Comparison::Like | Comparison::Prefix)
+}
+
+/// How many parts the keys of a mapping have.
+fn parts(layout: &Layout) -> usize {
+    let parts = layout
+        .roles
+        .iter()
+        .filter(|role| matches!(role, Some(Role::Part(_))));
+    parts.count()
+}
+
+/// What stands for the key in commands, and before them the SCAN that finds it, if one does.
+fn key(kind: Kind, layout: &Layout, shapes: &[Shape], commands: &mut Vec<String>) -> String {
+    let parts = parts(layout);
+    let known = |part: usize| shapes.iter().any(|shape| shape.target == Target::Part(part));
+    if !layout.has_key() {
+        return keys(layout);
+    }
+    let listed = has(shapes, Target::Key, Comparison::is_point) || parts > 0 && (0..parts).all(known);
+    if !listed {
+        let pattern = if has(shapes, Target::Key, is_pattern) || (0..parts).any(known) {
+            "<pattern>".to_string()
+        } else {
+            keys(layout)
+        };
+        commands.push(format!("SCAN MATCH {pattern} TYPE {kind}"));
+    }
+    "<key>".to_string()
 }
 
 #[cfg(test)]

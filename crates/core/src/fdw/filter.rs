@@ -1,14 +1,14 @@
 //! From a query's conditions to the shortest way of reading.
 //!
 //! Which conditions count is known when a statement is planned ([`Shape`]); their operands when it runs
-//! ([`Operand`]). An [`Access`] reads all rows that meet the conditions and may read others: PostgreSQL looks at
-//! each row again.
+//! ([`Operand`]). An [`Access`] reads all rows that meet the conditions. It may read others, and says so: then
+//! PostgreSQL has to look at each row again.
 use std::collections::HashSet;
 
 use super::{
     Kind,
     element::parse_score,
-    glob,
+    exact, glob,
     interval::{self, ScoreEnd, Scores, ids_between_texts},
     options::Keys,
 };
@@ -42,7 +42,7 @@ pub enum Comparison {
 
 impl Comparison {
     /// All, in an order that [`Self::number`] counts by.
-    const ALL: [Comparison; 8] = [
+    pub(super) const ALL: [Comparison; 8] = [
         Self::Equal,
         Self::Any,
         Self::Like,
@@ -65,14 +65,15 @@ impl Comparison {
             .find(|comparison| comparison.number() == number)
     }
 
-    fn is_range(self) -> bool {
+    /// Whether it leaves what lies on one side of the operand.
+    pub fn is_range(self) -> bool {
         matches!(
             self,
             Self::Less | Self::LessEqual | Self::GreaterEqual | Self::Greater
         )
     }
 
-    fn is_point(self) -> bool {
+    pub(super) fn is_point(self) -> bool {
         matches!(self, Self::Equal | Self::Any)
     }
 }
@@ -148,6 +149,8 @@ pub enum Within {
     Indexes(Vec<(i64, i64)>),
     /// A stream's entries from id to id, as XRANGE takes them.
     Ids(Vec<(Vec<u8>, Vec<u8>)>),
+    /// The same from id down to id, as XREVRANGE takes them.
+    IdsDown(Vec<(Vec<u8>, Vec<u8>)>),
     /// A hash as one row.
     Record,
     /// A hash as one row, of which no more than these fields are wanted.
@@ -159,6 +162,9 @@ pub enum Within {
 pub struct Access {
     pub keys: KeyAccess,
     pub within: Within,
+    /// Whether every row that is read meets all of the conditions, as far as their operands' texts are one to one with
+    /// the values: nobody need look again.
+    pub exact: bool,
 }
 
 impl Access {
@@ -167,6 +173,7 @@ impl Access {
         let nothing = conditions
             .iter()
             .any(|(_, operand)| matches!(operand, Operand::Null) || *operand == Operand::Many(Vec::new()));
+        let exact = nothing || exact::is(kind, keys, &conditions);
         let (of_key, of_rest): (Vec<_>, Vec<_>) = conditions
             .into_iter()
             .filter(|(shape, _)| shape.narrows(kind))
@@ -178,6 +185,7 @@ impl Access {
                 key_access(keys, of_key)
             },
             within: within(kind, of_rest),
+            exact,
         }
     }
 }
@@ -205,6 +213,19 @@ impl Access {
         if self.within == Within::Record {
             self.within = Within::Fields(fields.to_vec());
         }
+        self
+    }
+
+    /// The same entries of a stream, the latest first. (What is read by XRANGE comes in the order of the ids.)
+    #[must_use]
+    pub fn latest_first(mut self) -> Self {
+        self.within = match self.within {
+            Within::All => Within::IdsDown(vec![(b"+".to_vec(), b"-".to_vec())]),
+            Within::Ids(ranges) => {
+                Within::IdsDown(ranges.into_iter().rev().map(|(from, to)| (to, from)).collect())
+            }
+            within => within,
+        };
         self
     }
 }
@@ -308,11 +329,21 @@ fn scores(conditions: Vec<(Shape, Operand)>) -> Within {
         let (Target::Score, Operand::One(text)) = (shape.target, operand) else {
             continue;
         };
-        let Some(score) = parse_score(&text).filter(|score| !score.is_nan()) else {
+        let Some(score) = parse_score(&text) else {
             continue;
         };
+        if score.is_nan() {
+            // To PostgreSQL it is above all others; no score is one.
+            if !matches!(shape.comparison, Comparison::Less | Comparison::LessEqual) {
+                scores.at_least(ScoreEnd {
+                    score: f64::INFINITY,
+                    inclusive: false,
+                });
+            }
+            continue;
+        }
         // A text that no double is exactly: the range must not lose what lies between the two.
-        let exact = is_exact(&text, score);
+        let exact = exact::is_score(&text);
         let (below, above) = if exact {
             (score, score)
         } else {
@@ -341,15 +372,9 @@ fn scores(conditions: Vec<(Shape, Operand)>) -> Within {
     Within::Scores(scores)
 }
 
-/// Whether a text is the shortest text of its number: then a column shows that very text for that score, and compares
-/// it as the number compares.
-fn is_exact(text: &[u8], score: f64) -> bool {
-    let shown = super::element::format_score(score);
-    let plain = |text: &[u8]| {
-        let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-        text.replace("infinity", "inf").replace("e+", "e")
-    };
-    plain(text) == plain(shown.as_bytes())
+/// A list's index.
+pub(super) fn index(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn indexes(conditions: Vec<(Shape, Operand)>) -> Within {
@@ -358,14 +383,13 @@ fn indexes(conditions: Vec<(Shape, Operand)>) -> Within {
     }
     let (mut low, mut high) = (0, i64::MAX);
     let mut points: Option<Vec<Vec<u8>>> = None;
-    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
     for (shape, operand) in conditions {
         if shape.comparison.is_point() {
             points = Some(common(points, operand.into_many()));
             continue;
         }
         let Operand::One(text) = operand else { continue };
-        let Some(number) = number(&text) else { continue };
+        let Some(number) = index(&text) else { continue };
         match shape.comparison {
             Comparison::Less => high = high.min(number.saturating_sub(1)),
             Comparison::LessEqual => high = high.min(number),
@@ -376,7 +400,7 @@ fn indexes(conditions: Vec<(Shape, Operand)>) -> Within {
     }
     let ranges = match points {
         Some(points) => {
-            let points = points.iter().filter_map(|text| number(text));
+            let points = points.iter().filter_map(|text| index(text));
             interval::of_points(points.filter(|point| (low..=high).contains(point)).collect())
         }
         None if low > high => Vec::new(),

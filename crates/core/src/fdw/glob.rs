@@ -72,6 +72,17 @@ pub fn from_like(like: &[u8]) -> Option<Vec<u8>> {
     Some(pattern)
 }
 
+/// Whether what [`from_like`] makes of a LIKE pattern matches nothing more.
+pub fn is_exact_like(like: &[u8]) -> bool {
+    let mut rest = like.iter();
+    while let Some(byte) = rest.next() {
+        if *byte == b'_' || (*byte == b'\\' && rest.next().is_none()) {
+            return false;
+        }
+    }
+    true
+}
+
 fn ends_escaped(pattern: &[u8]) -> bool {
     let before = &pattern[..pattern.len().saturating_sub(1)];
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1

@@ -159,10 +159,13 @@ impl Gathered {
         let named = self.named.into_iter().map(|(keys, names)| Access {
             keys: KeyAccess::Listed(keys),
             within: names.within,
+            // Of what is read for many, each look-up takes its own.
+            exact: false,
         });
         let whole = self.whole.map(|(keys, within)| Access {
             keys: KeyAccess::Listed(keys.into_iter().collect()),
             within,
+            exact: false,
         });
         named.chain(whole)
     }

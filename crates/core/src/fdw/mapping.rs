@@ -55,18 +55,21 @@ impl MappedKeys {
             count.checked_mul(candidates.as_ref()?.len())
         });
         let none = candidates.iter().flatten().any(Vec::is_empty);
-        Access {
-            keys: match count {
-                _ if none => KeyAccess::Listed(Vec::new()),
-                Some(count) if count <= MOST_KEYS => KeyAccess::Listed(self.keys(&candidates)),
-                _ => {
-                    let pattern = self.pattern(&candidates);
-                    KeyAccess::Scanned {
-                        scanned: pattern.clone(),
-                        patterns: vec![pattern],
-                    }
+        let keys = match count {
+            _ if none => KeyAccess::Listed(Vec::new()),
+            Some(count) if count <= MOST_KEYS => KeyAccess::Listed(self.keys(&candidates)),
+            _ => {
+                let pattern = self.pattern(&candidates);
+                KeyAccess::Scanned {
+                    scanned: pattern.clone(),
+                    patterns: vec![pattern],
                 }
-            },
+            }
+        };
+        Access {
+            // A pattern's `*` takes what is none of the candidates.
+            exact: matches!(keys, KeyAccess::Listed(_)) || candidates.iter().all(Option::is_none),
+            keys,
             within: if kind == Kind::Hash {
                 Within::Record
             } else {

@@ -6,8 +6,11 @@
 //! needs another reader of options, and nothing else.
 //!
 //! Nothing here does I/O: commands are appended to [`Commands`], answers are fed in, in their order.
+pub mod cluster;
+pub mod counting;
 pub mod describe;
 pub mod element;
+pub mod exact;
 pub mod filter;
 pub mod glob;
 pub mod interval;
@@ -23,6 +26,7 @@ pub mod seen;
 pub mod step;
 pub mod writing;
 
+pub use counting::Counting;
 pub use element::{Element, Kind, Row};
 pub use filter::{Access, Comparison, KeyAccess, Operand, Shape, Target, Within};
 pub use layout::{Column, Layout, Role};

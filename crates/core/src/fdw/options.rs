@@ -93,7 +93,7 @@ const SECRETS: &[Place] = &[Place::Wrapper, Place::Server, Place::UserMapping];
 const TABLE: &[Place] = &[Place::Wrapper, Place::Server, Place::Table];
 
 /// The options of a table over a mapping: the rest the mapping says.
-const OF_MAPPING: &[&str] = &["mapping", "batch_size", "join_batch_size"];
+const OF_MAPPING: &[&str] = &["mapping", "batch_size", "join_batch_size", "use_remote_estimate"];
 
 /// What redis_fdw_rs calls its pool's settings: taken and without effect, for there is no pool.
 const POOL: &str = "pool_";
@@ -142,6 +142,7 @@ const KNOWN: &[Known] = &[
     }),
     known("strict_key_prefix", TABLE, "true or false", is_boolean),
     known("transactional", TABLE, "on or off", is_boolean),
+    known("use_remote_estimate", TABLE, "on or off", is_boolean),
     known("join_batch_size", TABLE, "a number from 1 to 4096", |value| {
         value.parse().is_ok_and(|number| (1..=4096).contains(&number))
     }),
@@ -168,6 +169,11 @@ fn boolean(value: &str) -> Option<bool> {
         "false" | "off" | "no" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// Whether an option says yes.
+pub fn is_true(value: &str) -> bool {
+    boolean(value) == Some(true)
 }
 
 fn is_boolean(value: &str) -> bool {
@@ -344,6 +350,8 @@ pub struct TableOptions {
     pub strict_key_prefix: bool,
     /// Whether changes are kept until COMMIT.
     pub transactional: bool,
+    /// Whether Redis is asked for the table's size when a statement is planned.
+    pub remote_estimate: bool,
 }
 
 impl TableOptions {
@@ -384,6 +392,7 @@ impl TableOptions {
                 .unwrap_or(1000),
             strict_key_prefix: last("strict_key_prefix").and_then(boolean).unwrap_or(false),
             transactional: last("transactional").and_then(boolean).unwrap_or(false),
+            remote_estimate: last("use_remote_estimate").and_then(boolean).unwrap_or(false),
         })
     }
 }

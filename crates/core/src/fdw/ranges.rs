@@ -19,13 +19,13 @@ pub trait Place: Clone + PartialEq {
     fn range(within: &Within, range: usize) -> Option<(Self, Self)>;
 
     /// Appends the command for at most `count` elements.
-    fn ask(key: &[u8], from: &Self, last: &Self, count: usize, commands: &mut Commands);
+    fn ask(within: &Within, key: &[u8], from: &Self, last: &Self, count: usize, commands: &mut Commands);
 
     /// The element in a part of the answer, `offset` elements behind the first.
     fn element(from: &Self, offset: usize, part: Reply) -> Result<Element, Unexpected>;
 
     /// Where to go on behind the elements of a full answer; none if that was the last place.
-    fn behind(from: &Self, last: &Self, elements: &[Element]) -> Option<Self>;
+    fn behind(within: &Within, from: &Self, last: &Self, elements: &[Element]) -> Option<Self>;
 
     /// The step that begins there.
     fn step(range: usize, from: Self) -> Step;
@@ -36,7 +36,7 @@ fn portion<P: Place>(within: &Within, range: usize, from: &P, count: usize) -> (
     let begins = P::range(within, range).is_some_and(|(first, _)| first == *from);
     let left = match within {
         Within::Indexes(ranges) => ranges.len() - range,
-        Within::Ids(ranges) => ranges.len() - range,
+        Within::Ids(ranges) | Within::IdsDown(ranges) => ranges.len() - range,
         _ => 1,
     };
     let ranges = if begins { left.min(count) } else { 1 };
@@ -56,7 +56,7 @@ pub fn ask<P: Place>(
     for number in range..range + ranges {
         if let Some((first, last)) = P::range(within, number) {
             let from = if number == range { from } else { &first };
-            P::ask(key, from, &last, share, commands);
+            P::ask(within, key, from, &last, share, commands);
         }
     }
 }
@@ -85,7 +85,7 @@ pub fn take<P: Place>(
         for (offset, part) in parts.into_iter().enumerate() {
             elements.push(P::element(&from, offset, part)?);
         }
-        if full && let Some(behind) = P::behind(&from, &last, &elements[begin..]) {
+        if full && let Some(behind) = P::behind(within, &from, &last, &elements[begin..]) {
             let next = Some(P::step(number, behind));
             return Ok(Window { elements, next });
         }
@@ -103,7 +103,7 @@ impl Place for i64 {
         }
     }
 
-    fn ask(key: &[u8], from: &i64, last: &i64, count: usize, commands: &mut Commands) {
+    fn ask(_: &Within, key: &[u8], from: &i64, last: &i64, count: usize, commands: &mut Commands) {
         let last = (*last).min(from.saturating_add(count as i64 - 1));
         let (from, last) = (from.to_string(), last.to_string());
         commands.push(&[b"LRANGE", key, from.as_bytes(), last.as_bytes()]);
@@ -116,7 +116,7 @@ impl Place for i64 {
         })
     }
 
-    fn behind(from: &i64, last: &i64, elements: &[Element]) -> Option<i64> {
+    fn behind(_: &Within, from: &i64, last: &i64, elements: &[Element]) -> Option<i64> {
         let behind = from.checked_add(elements.len() as i64)?;
         (behind <= *last).then_some(behind)
     }
@@ -126,17 +126,28 @@ impl Place for i64 {
     }
 }
 
-/// An id, as XRANGE takes it.
+/// An id, as XRANGE and XREVRANGE take it.
 impl Place for Vec<u8> {
     fn range(within: &Within, range: usize) -> Option<(Vec<u8>, Vec<u8>)> {
         match within {
-            Within::Ids(ranges) => ranges.get(range).cloned(),
+            Within::Ids(ranges) | Within::IdsDown(ranges) => ranges.get(range).cloned(),
             _ => (range == 0).then(|| (b"-".to_vec(), b"+".to_vec())),
         }
     }
 
-    fn ask(key: &[u8], from: &Vec<u8>, last: &Vec<u8>, count: usize, commands: &mut Commands) {
-        commands.push(&[b"XRANGE", key, from, last, b"COUNT", count.to_string().as_bytes()]);
+    fn ask(
+        within: &Within,
+        key: &[u8],
+        from: &Vec<u8>,
+        last: &Vec<u8>,
+        count: usize,
+        commands: &mut Commands,
+    ) {
+        let command: &[u8] = match within {
+            Within::IdsDown(_) => b"XREVRANGE",
+            _ => b"XRANGE",
+        };
+        commands.push(&[command, key, from, last, b"COUNT", count.to_string().as_bytes()]);
     }
 
     fn element(_: &Vec<u8>, _: usize, part: Reply) -> Result<Element, Unexpected> {
@@ -153,11 +164,10 @@ impl Place for Vec<u8> {
         })
     }
 
-    fn behind(_: &Vec<u8>, last: &Vec<u8>, elements: &[Element]) -> Option<Vec<u8>> {
+    fn behind(within: &Within, _: &Vec<u8>, last: &Vec<u8>, elements: &[Element]) -> Option<Vec<u8>> {
+        let ends_at = |id: &[u8]| id == last || id == LARGEST_ID && !matches!(within, Within::IdsDown(_));
         match elements.last() {
-            Some(Element::Entry { id, .. }) if id != last && id != LARGEST_ID => {
-                Some([b"(", id.as_slice()].concat())
-            }
+            Some(Element::Entry { id, .. }) if !ends_at(id) => Some([b"(", id.as_slice()].concat()),
             _ => None,
         }
     }

@@ -126,6 +126,8 @@ pub struct Reading {
     has_foreseen: bool,
     rows: Rows,
     window: Window,
+    /// The fewest elements that are asked of a key at a time.
+    least: usize,
 }
 
 impl Reading {
@@ -155,6 +157,7 @@ impl Reading {
             has_foreseen: false,
             rows: Rows::default(),
             window: Window::first(needs),
+            least: window::FEWEST,
         }
     }
 
@@ -168,6 +171,19 @@ impl Reading {
     /// How many elements the next window is to have.
     pub fn window(&self) -> usize {
         self.window.count()
+    }
+
+    /// Asks for no more than these at first: more are wanted only if some of them are not.
+    #[must_use]
+    pub fn beginning_with(mut self, rows: usize) -> Self {
+        self.window.limit(rows);
+        self.least = 1;
+        self
+    }
+
+    /// How many rows have been read and not been taken.
+    pub fn at_hand(&self) -> usize {
+        self.rows.len()
     }
 
     /// The next row of those that have been read.
@@ -250,7 +266,7 @@ impl Reading {
                 }
             }
             // Each key's share of the window; what is begun is first brought to its end.
-            let count = (self.window.count() / self.begun.len().max(1)).max(10);
+            let count = (self.window.count() / self.begun.len().max(1)).max(self.least);
             for work in std::mem::take(&mut self.begun) {
                 self.ask_window(work, count, commands);
             }

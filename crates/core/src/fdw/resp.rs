@@ -51,7 +51,7 @@ impl fmt::Display for Malformed {
 }
 
 /// Commands on their way, packed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Commands {
     pub bytes: Vec<u8>,
     /// How many answers they will have.

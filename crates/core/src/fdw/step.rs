@@ -55,7 +55,7 @@ impl Step {
                 range: 0,
                 from: range.0,
             }),
-            Within::Ids(ranges) => ranges.first().map(|range| Self::Entries {
+            Within::Ids(ranges) | Within::IdsDown(ranges) => ranges.first().map(|range| Self::Entries {
                 range: 0,
                 from: range.0.clone(),
             }),

@@ -204,6 +204,13 @@ impl Address {
         self
     }
 
+    /// The same address at another host, in brackets or without, and port.
+    #[must_use]
+    pub fn at(mut self, host: String, port: u16) -> Self {
+        self.endpoint = Endpoint::Tcp { host, port };
+        self
+    }
+
     /// What a plain socket connects to.
     pub fn place(&self) -> Place<'_> {
         match &self.endpoint {

@@ -143,3 +143,28 @@ fn ids_are_ranges_of_what_can_be_an_id() {
     assert!(ranges.contains(&(b"1640995200000".to_vec(), b"9999999999999".to_vec())));
     assert_eq!(of(vec![(n, GreaterEqual, one("x"))]), Within::All);
 }
+
+#[test]
+fn the_latest_entries_come_first_from_the_end_of_the_last_range() {
+    use Comparison::*;
+    let down = |conditions: Vec<(Comparison, Operand)>| {
+        let conditions = conditions
+            .into_iter()
+            .map(|(c, operand)| (shape(Target::Name, c), operand));
+        let access = Access::new(Kind::Stream, &Keys::One(b"k".to_vec()), conditions.collect());
+        match access.latest_first().within {
+            Within::IdsDown(ranges) => ranges,
+            within => panic!("{within:?}"),
+        }
+    };
+    assert_eq!(down(vec![]), [(b"+".to_vec(), b"-".to_vec())]);
+    let ranges = down(vec![(GreaterEqual, one("5-0")), (LessEqual, one("7-0"))]);
+    assert_eq!(ranges.last().unwrap(), &(b"7".to_vec(), b"5".to_vec()));
+    let ends = ranges.iter().map(|(from, to)| {
+        let number = |text: &[u8]| String::from_utf8_lossy(text).parse::<u64>().unwrap();
+        (number(from), number(to))
+    });
+    let ends: Vec<_> = ends.collect();
+    assert!(ends.iter().all(|(from, to)| from >= to));
+    assert!(ends.windows(2).all(|pair| pair[0].1 > pair[1].0));
+}

@@ -65,7 +65,7 @@ fn a_table_over_a_mapping_has_no_other_meaning() {
     let problem = check(Place::Table, &both).unwrap_err();
     assert_eq!(
         problem.hint(),
-        "Valid options here: mapping, batch_size, join_batch_size."
+        "Valid options here: mapping, batch_size, join_batch_size, use_remote_estimate."
     );
     assert!(check(Place::Server, &given(&[("mapping", "users")])).is_err());
     assert!(check(Place::Table, &given(&[("mapping", "")])).is_err());

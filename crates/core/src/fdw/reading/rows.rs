@@ -35,6 +35,15 @@ impl Rows {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        let count = |found: &Found| match found {
+            Found::One(_) => 1,
+            Found::Window { elements, .. } => elements.len(),
+        };
+        self.0.iter().map(count).sum()
+    }
+
     /// Takes the first row.
     pub fn next(&mut self) -> Option<Row> {
         loop {

@@ -5,8 +5,8 @@ use super::Needs;
 pub const WINDOW_BYTES: usize = 1 << 20;
 /// How many elements are asked for before their size is known.
 const FIRST: usize = 200;
-/// No window has fewer elements.
-const FEWEST: usize = 10;
+/// No window has fewer elements, unless fewer are wanted.
+pub const FEWEST: usize = 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -39,6 +39,11 @@ impl Window {
     /// Makes it another size.
     pub fn set(&mut self, count: usize) {
         self.count = count.clamp(FEWEST, self.most);
+    }
+
+    /// Makes it no larger than that.
+    pub fn limit(&mut self, count: usize) {
+        self.count = self.count.min(count.max(1));
     }
 
     /// So many elements are asked for.

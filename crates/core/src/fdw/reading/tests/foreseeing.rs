@@ -90,5 +90,15 @@ fn what_depends_on_the_whole_answer_is_not_foreseen() {
     // Other keys have their turn.
     let keys = KeyAccess::Listed(vec![b"k:1".to_vec(), b"k:2".to_vec()]);
     let within = Within::All;
-    assert_eq!(foreseen(Kind::Set, Access { keys, within }), 0);
+    assert_eq!(
+        foreseen(
+            Kind::Set,
+            Access {
+                keys,
+                within,
+                exact: false
+            }
+        ),
+        0
+    );
 }

@@ -6,6 +6,7 @@ fn fields_of(fields: &[&str], redis: impl Fn(&[&str]) -> Reply) -> All {
     let access = Access {
         keys: KeyAccess::Listed(vec![b"u:1".to_vec(), b"u:2".to_vec(), b"u:3".to_vec()]),
         within: Within::Record,
+        exact: false,
     };
     let fields: Vec<Vec<u8>> = fields.iter().map(|field| field.as_bytes().to_vec()).collect();
     read(needs(Kind::Hash, false), access.with_fields(&fields), redis).unwrap()
