@@ -16,6 +16,8 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
 use crate::{compat, nodes, shared::Shared};
 
+pub mod tls;
+
 pub static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
 pub static MAPPINGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub static PASSWORD_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -95,6 +97,13 @@ pub fn shutdown_timeout() -> Duration {
     milliseconds(&SHUTDOWN_TIMEOUT_MS)
 }
 
+/// PostgreSQL's own `cluster_name`, which may be empty.
+pub fn cluster_name() -> String {
+    // SAFETY: guc.c keeps a string there.
+    let bytes = unsafe { nodes::bytes(pg_sys::cluster_name) };
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// A string setting; what is not UTF-8 is replaced, which no valid value needs.
 pub fn text(setting: &'static GucSetting<Option<CString>>) -> String {
     setting
@@ -153,6 +162,7 @@ fn note_assignment() {
 pub fn init() {
     define_list();
     define_connection();
+    tls::init();
     define_memory();
     define_behaviour();
     // SAFETY: called while libraries are preloaded.
@@ -203,7 +213,7 @@ fn define_connection() {
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"pg_redis_cache.url",
-            c"Where Redis is: redis://[user:password@]host:port/db or redis+unix:///path?db=n.",
+            c"Where Redis is: redis://[user:password@]host:port/db, rediss:// for TLS, or redis+unix:///path?db=n.",
             c"A password is never shown; better still, put it into password_file.",
             &URL_PLACEHOLDER,
             GucContext::Sighup,

@@ -6,12 +6,15 @@
 mod capture;
 mod compat;
 mod fdw;
+mod files;
 mod gucs;
 mod hooks;
 mod nodes;
 mod shared;
+mod socket;
 mod sql;
 mod test_points;
+mod tls;
 mod worker;
 mod xact;
 

@@ -154,6 +154,7 @@ impl Running {
         let setup = Setup {
             lanes,
             name: "bench".to_owned(),
+            label: String::new(),
             owner: "bench".to_owned(),
             // No hash is ever sent.
             hash_fields: |_, _| None,
@@ -162,6 +163,7 @@ impl Running {
         let settings = Settings {
             address: Address::parse(&redis.url()).expect("the url is well formed"),
             password: None,
+            tls: None,
             connect_timeout: PATIENCE,
             command_timeout: PATIENCE,
         };

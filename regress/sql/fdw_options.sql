@@ -1,7 +1,8 @@
 -- Options: where they stand, which are taken, and what is said of the others.
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (hostport 'localhost:6379');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'localhost:x');
-CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'rediss://:sesame@localhost:6379');
+CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'redissss://:sesame@localhost:6379');
+CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'rediss://localhost:1', tls_verify 'perhaps');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'localhost:1', cluster_mode 'perhaps');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'localhost:1', pool_max_size '128', cluster_mode 'true', colour 'red');
 DROP SERVER s;

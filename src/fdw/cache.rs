@@ -9,7 +9,7 @@ use std::{
 
 use pg_redis_cache_core::{
     fdw::options::{self, Given},
-    redis::{Address, Secret},
+    redis::{Address, Secret, Verify},
 };
 use pgrx::{
     PgSqlErrorCode, pg_guard,
@@ -18,10 +18,11 @@ use pgrx::{
 
 use super::{
     catalog::{self, Server},
+    connection::Credentials,
     error,
     line::{Line, Route},
 };
-use crate::{gucs, sql::raise, worker};
+use crate::{gucs, sql::raise, tls::TlsFiles, worker};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
@@ -90,6 +91,9 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
         option.map(|(_, value)| value.clone())
     };
     let own = last("host_port");
+    if !server.is_trusted && (own.is_none() || options::FILES.iter().any(|name| last(name).is_some())) {
+        error::untrusted(&server.name);
+    }
     let (addresses, of_settings) = match &own {
         Some(nodes) => (
             options::nodes(nodes).unwrap_or_else(|problem| error::option(&problem)),
@@ -108,10 +112,16 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
         .into_iter()
         .map(|address| address.with(user.clone(), password.clone(), key.database))
         .collect();
+    let wants_tls = addresses.iter().any(Address::is_tls);
+    let tls = wants_tls.then(|| tls_files(own.is_some(), last).load());
     let made_by = own.is_none().then(settings);
     // The password file is for the settings' own user.
     let clustered = addresses.len() > 1 || last("cluster_mode").is_some_and(|mode| options::is_true(&mode));
-    let route = Route::open(addresses, password.or(of_settings).as_ref(), clustered);
+    let credentials = Credentials {
+        password: password.or(of_settings),
+        tls,
+    };
+    let route = Route::open(addresses, &credentials, clustered);
     // SAFETY: system cache hashes of plain Oids.
     let hash = |cache: SysCacheIdentifier::Type, oid: Oid| unsafe {
         let none = Datum::from(0usize);
@@ -127,6 +137,28 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
     };
     KEPT.with_borrow_mut(|all| all.push(kept));
     route
+}
+
+/// Which files a server's TLS is set up with: what its options say goes before the settings. Of these a server with an
+/// address of its own has the authorities alone: whom the cache is known as is not for others to use.
+fn tls_files(has_own_address: bool, option: impl Fn(&str) -> Option<String>) -> TlsFiles {
+    let settings = TlsFiles::configured();
+    let others = if has_own_address {
+        TlsFiles {
+            authorities: settings.authorities,
+            ..TlsFiles::default()
+        }
+    } else {
+        settings
+    };
+    TlsFiles {
+        authorities: option("tls_ca_file").unwrap_or(others.authorities),
+        certificate: option("tls_cert_file").unwrap_or(others.certificate),
+        key: option("tls_key_file").unwrap_or(others.key),
+        verify: option("tls_verify")
+            .and_then(|level| Verify::named(&level))
+            .unwrap_or(others.verify),
+    }
 }
 
 /// The address of the settings, for servers that have none of their own.

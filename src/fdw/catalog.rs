@@ -9,6 +9,8 @@ pub struct Server {
     pub name: String,
     /// The wrapper's options, and the server's behind them.
     pub given: Vec<Given>,
+    /// Whether its options were judged when they were set, or its owner is a superuser.
+    pub is_trusted: bool,
 }
 
 /// A user mapping.
@@ -28,6 +30,8 @@ pub fn server(oid: Oid) -> Server {
         Server {
             name: String::from_utf8_lossy(nodes::bytes((*server).servername)).into_owned(),
             given,
+            is_trusted: (*wrapper).fdwvalidator != pg_sys::InvalidOid
+                || pg_sys::superuser_arg((*server).owner),
         }
     }
 }

@@ -19,12 +19,12 @@ use pg_redis_cache_core::{
         Commands, Reply,
         cluster::{self, Merge, Node, Part, Redirection, Slots, To},
     },
-    redis::{Address, Secret},
+    redis::Address,
 };
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::{
-    connection::{Figures, Shared, Wire},
+    connection::{Credentials, Figures, Shared, Wire},
     error,
 };
 use crate::{gucs, sql::raise};
@@ -36,14 +36,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Cluster {
     /// The addresses that the server's options name.
     seeds: Vec<Address>,
-    password: Option<Secret>,
+    credentials: Credentials,
     slots: Slots,
     nodes: Vec<(Node, Shared)>,
 }
 
 impl Cluster {
     /// The cluster that a server belongs to, if it does.
-    pub fn of(connection: &Shared, seeds: Vec<Address>, password: Option<&Secret>) -> Option<Self> {
+    pub fn of(connection: &Shared, seeds: Vec<Address>, credentials: &Credentials) -> Option<Self> {
         let mut wire = connection.wire();
         let reply = question(&mut wire, &[b"CLUSTER", b"SLOTS"]);
         if matches!(&reply, Reply::Error(text) if text.contains("cluster support disabled")) {
@@ -52,7 +52,7 @@ impl Cluster {
         let slots = read_slots(reply, &wire);
         Some(Self {
             seeds,
-            password: password.cloned(),
+            credentials: credentials.clone(),
             slots,
             nodes: Vec::new(),
         })
@@ -82,7 +82,7 @@ impl Cluster {
             return connection.clone();
         }
         let address = self.address_of(node);
-        match Shared::connect(&address, self.password.as_ref()) {
+        match Shared::connect(&address, &self.credentials) {
             Ok(connection) => {
                 self.nodes.push((node.clone(), connection.clone()));
                 connection
@@ -104,7 +104,7 @@ impl Cluster {
         let known = self.slots.masters().iter().map(|node| self.address_of(node));
         let mut addresses: Vec<Address> = known.collect();
         addresses.extend(self.seeds.iter().cloned());
-        let connection = Shared::open(&addresses, self.password.as_ref());
+        let connection = Shared::open(&addresses, &self.credentials);
         let mut wire = connection.wire();
         let reply = question(&mut wire, &[b"CLUSTER", b"SLOTS"]);
         self.slots = read_slots(reply, &wire);

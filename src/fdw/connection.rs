@@ -17,14 +17,14 @@ use pg_redis_cache_core::{
         Commands, Reply,
         resp::{self, Malformed},
     },
-    redis::{Address, Place, Secret},
+    redis::{Address, Cause, Place, Secret, Tls},
 };
 use rustc_hash::FxHashMap;
 
 use super::error;
 use crate::{
     gucs,
-    sql::client::{self, Patient},
+    socket::{self, Patient},
 };
 
 /// Which line something belongs to.
@@ -46,6 +46,14 @@ struct Connection {
     last_ticket: Ticket,
     buffer: Box<[u8]>,
     broken: bool,
+}
+
+/// Who a connection is made as.
+#[derive(Clone)]
+pub struct Credentials {
+    pub password: Option<Secret>,
+    /// For addresses that want it.
+    pub tls: Option<Tls>,
 }
 
 /// A connection that is kept for the next statement.
@@ -80,10 +88,10 @@ pub struct Wire {
 
 impl Shared {
     /// Connects to the first of the addresses that can be reached, or raises.
-    pub fn open(addresses: &[Address], password: Option<&Secret>) -> Self {
+    pub fn open(addresses: &[Address], credentials: &Credentials) -> Self {
         let mut last = None;
         for address in addresses {
-            match Self::connect(address, password) {
+            match Self::connect(address, credentials) {
                 Ok(connection) => return connection,
                 Err(problem) => last = Some((address, problem)),
             }
@@ -98,12 +106,12 @@ impl Shared {
     ///
     /// # Errors
     /// Nobody is there.
-    pub fn connect(address: &Address, password: Option<&Secret>) -> io::Result<Self> {
-        let stream = client::connect(address, gucs::connect_timeout())?;
-        Ok(Self::greet(stream, address, password))
+    pub fn connect(address: &Address, credentials: &Credentials) -> io::Result<Self> {
+        let stream = socket::connect(address, credentials.tls.as_ref(), gucs::connect_timeout())?;
+        Ok(Self::greet(stream, address, credentials.password.as_ref()))
     }
 
-    fn greet(stream: Box<dyn client::Stream>, address: &Address, password: Option<&Secret>) -> Self {
+    fn greet(stream: Box<dyn socket::Stream>, address: &Address, password: Option<&Secret>) -> Self {
         let connection = Connection {
             stream: Patient {
                 stream,
@@ -125,13 +133,20 @@ impl Shared {
         };
         let shared = Self(Rc::new(RefCell::new(connection)));
         let mut line = shared.wire();
-        for command in address.greeting(password) {
-            let commands = Commands {
+        let greeting = socket::greeting(address, password, "fdw");
+        for command in &greeting {
+            line.send(&Commands {
                 bytes: command.get_packed_command(),
                 count: 1,
-            };
-            line.send(&commands);
+            });
+        }
+        for _ in 1..greeting.len() {
             line.answer();
+        }
+        if let Some(text) = line.receive().error()
+            && socket::is_turned_away(&Cause::of_text(text))
+        {
+            error::refused(text);
         }
         shared
     }
@@ -150,10 +165,10 @@ impl Shared {
     /// Whether the next statement can use it: it is not broken, nothing is on its way, and the server has not closed
     /// it meanwhile.
     pub fn is_usable(&self) -> bool {
-        let Ok(connection) = self.0.try_borrow() else {
+        let Ok(mut connection) = self.0.try_borrow_mut() else {
             return false;
         };
-        !connection.broken && (connection.is_busy() || connection.is_open())
+        !connection.broken && (connection.is_busy() || connection.stream.stream.is_idle())
     }
 
     /// Whether commands or answers are on their way.
@@ -165,21 +180,6 @@ impl Shared {
 impl Connection {
     fn is_busy(&self) -> bool {
         !self.expected.is_empty() || self.sent < self.out.len()
-    }
-
-    /// Whether an idle connection is neither closed nor has anything been sent on it unasked.
-    fn is_open(&self) -> bool {
-        let mut byte = 0u8;
-        // SAFETY: an open socket and one byte to look into.
-        let peeked = unsafe {
-            libc::recv(
-                self.stream.stream.as_raw_fd(),
-                (&raw mut byte).cast(),
-                1,
-                libc::MSG_PEEK | libc::MSG_DONTWAIT,
-            )
-        };
-        peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
     }
 
     fn send(&mut self, ticket: Ticket, commands: &Commands) {
@@ -204,6 +204,9 @@ impl Connection {
                 Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
                 Err(problem) => self.fail(&problem),
             }
+        }
+        if let Err(problem) = self.stream.flush() {
+            self.fail(&problem);
         }
         self.out.clear();
         self.out.shrink_to(1 << 20);

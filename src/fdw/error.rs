@@ -3,35 +3,62 @@ use std::io;
 
 use pg_redis_cache_core::{
     fdw::{Kind, OptionProblem, ReadProblem, options::Keys},
-    redis::first_words,
+    redis::{Cause, Kind as Trouble},
 };
 use pgrx::PgSqlErrorCode;
 
 use super::table::Table;
-use crate::sql::raise;
+use crate::sql::{raise, sqlstate};
+
+/// Where to look when the two do not come together on TLS.
+const TLS_HINT: &str = "See the server's options tls_ca_file, tls_cert_file, tls_key_file and tls_verify, or the settings pg_redis_cache.tls_….";
 
 /// No connection could be made.
 pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
+    let cause = Cause::of_io(problem);
+    let code = match cause.kind() {
+        Trouble::Tls => sqlstate::of(&cause),
+        // Whatever keeps a first connection from coming up.
+        _ => PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION,
+    };
     raise(
-        PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION,
+        code,
         format!("Redis at {address} cannot be reached"),
-        problem.to_string(),
-        "See the server's option host_port; without it, the setting pg_redis_cache.url.",
+        cause.to_string(),
+        match cause.kind() {
+            Trouble::Tls => TLS_HINT,
+            _ => "See the server's option host_port; without it, the setting pg_redis_cache.url.",
+        },
+    )
+}
+
+/// The options of a server are for superusers to set, and nobody has judged them (the wrapper has no validator).
+pub fn untrusted(server: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("server \"{server}\" cannot be used"),
+        "Only a superuser's server can do without host_port, or have tls_ca_file, tls_cert_file or tls_key_file.",
+        "Have a superuser make the server, or give its wrapper the validator redis_cache.redis_fdw_validator.",
     )
 }
 
 /// A connection broke, or an answer did not come in time.
 pub fn lost(address: &str, problem: &io::Error) -> ! {
-    let detail = match problem.kind() {
-        io::ErrorKind::TimedOut => "There was no answer within pg_redis_cache.command_timeout.".to_string(),
-        io::ErrorKind::UnexpectedEof => "Redis closed the connection.".to_string(),
-        _ => problem.to_string(),
+    let cause = Cause::of_io(problem);
+    let (detail, hint) = match (problem.kind(), cause.kind()) {
+        (_, Trouble::Tls) => (cause.to_string(), TLS_HINT),
+        (io::ErrorKind::TimedOut, _) => (
+            "There was no answer within pg_redis_cache.command_timeout.".to_string(),
+            "",
+        ),
+        (io::ErrorKind::UnexpectedEof, _) => ("Redis closed the connection.".to_string(), ""),
+        _ => (cause.to_string(), ""),
     };
     raise(
-        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+        sqlstate::of(&cause),
         format!("the connection to Redis at {address} was lost"),
         detail,
-        "",
+        hint,
     )
 }
 
@@ -41,7 +68,7 @@ pub fn garbled(address: &str) -> ! {
         PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
         format!("Redis at {address} sent what is no answer"),
         "",
-        "Is it Redis that listens there?",
+        "Is it Redis that listens there? If it speaks TLS, the address must begin with rediss://.",
     )
 }
 
@@ -59,21 +86,19 @@ pub fn unread(table: &Table, problem: &ReadProblem, address: &str) -> ! {
 
 /// Redis said no; the text begins with a code. Of it only the first words are shown.
 pub fn refused(text: &str) -> ! {
+    let cause = Cause::of_text(text);
     let (code, hint) = match text.split(' ').next().unwrap_or_default() {
-        "NOAUTH" | "WRONGPASS" => (
-            PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-            "Give username and password in a user mapping.",
-        ),
-        "NOPERM" => (PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, ""),
         "MOVED" | "ASK" | "CROSSSLOT" => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "The server is part of a Redis Cluster: give it the option cluster_mode 'true'.",
         ),
-        "OOM" => (PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, ""),
-        "READONLY" => (PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, ""),
-        _ => (PgSqlErrorCode::ERRCODE_FDW_ERROR, ""),
+        _ if cause.kind() == Trouble::Auth => (
+            sqlstate::of(&cause),
+            "Give username and password in a user mapping.",
+        ),
+        _ => (sqlstate::of(&cause), ""),
     };
-    raise(code, "Redis refused a command", first_words(text), hint)
+    raise(code, "Redis refused a command", cause.to_string(), hint)
 }
 
 /// A key holds another type than its table.

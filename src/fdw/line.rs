@@ -3,12 +3,12 @@ use std::{cell::RefCell, rc::Rc};
 
 use pg_redis_cache_core::{
     fdw::{Commands, Reply},
-    redis::{Address, Secret},
+    redis::Address,
 };
 
 use super::{
     cluster::{Cluster, ClusterLine},
-    connection::{Figures, Shared, Wire},
+    connection::{Credentials, Figures, Shared, Wire},
     error,
 };
 
@@ -22,9 +22,9 @@ pub enum Route {
 impl Route {
     /// Connects to the first of the addresses that can be reached, and asks it for its cluster if it may have one; raises
     /// if none can be reached.
-    pub fn open(addresses: Vec<Address>, password: Option<&Secret>, clustered: bool) -> Self {
-        let connection = Shared::open(&addresses, password);
-        if clustered && let Some(cluster) = Cluster::of(&connection, addresses, password) {
+    pub fn open(addresses: Vec<Address>, credentials: &Credentials, clustered: bool) -> Self {
+        let connection = Shared::open(&addresses, credentials);
+        if clustered && let Some(cluster) = Cluster::of(&connection, addresses, credentials) {
             return Self::Cluster(Rc::new(RefCell::new(cluster)));
         }
         Self::One(connection)

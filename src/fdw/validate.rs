@@ -39,6 +39,7 @@ pub unsafe extern "C-unwind" fn redis_fdw_validator(call: pg_sys::FunctionCallIn
         }),
         Err(problem) => error::option(&problem),
     }
+    check_files(&given);
     if catalog == pg_sys::ForeignServerRelationId {
         check_address(&given);
     }
@@ -59,6 +60,25 @@ fn place(catalog: Oid) -> Place {
         pg_sys::ForeignTableRelationId => Place::Table,
         pg_sys::AttributeRelationId => Place::Column,
         _ => Place::Wrapper,
+    }
+}
+
+/// Who names a file learns from errors whether it is there and what it is; so only a superuser may, as with sslcert and
+/// sslkey of postgres_fdw (option.c, postgres_fdw_validator). It also keeps others from leading a server with a
+/// superuser's certificate elsewhere.
+fn check_files(given: &[Given]) {
+    // SAFETY: a catalog look-up within a transaction.
+    if given
+        .iter()
+        .any(|(name, _)| options::FILES.contains(&name.as_str()))
+        && !unsafe { pg_sys::superuser() }
+    {
+        raise(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "permission denied for options that name files",
+            "Only a superuser can create or alter a server with tls_ca_file, tls_cert_file or tls_key_file.",
+            "Without tls_ca_file the setting pg_redis_cache.tls_ca_file holds.",
+        )
     }
 }
 

@@ -1,116 +1,21 @@
-//! A connection to Redis for one call of a backend.
-//!
-//! No runtime and no thread in a backend: the socket is non-blocking and waited on with WaitLatchOrSocket, so
-//! that a cancel works while waiting (not while a host's name is looked up). `connect_timeout` and `command_timeout` hold as in the worker.
-use std::{
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
-    os::{
-        fd::{AsRawFd, FromRawFd, RawFd},
-        unix::net::UnixStream,
-    },
-    time::{Duration, Instant},
-};
+//! A connection to Redis for one call of a backend. `connect_timeout` and `command_timeout` hold as in the worker.
+use std::{io::Write, time::Instant};
 
 use pg_redis_cache_core::{
     config::Format,
     encode::difference::Held,
-    redis::{Address, Cause, Place},
+    redis::{Address, Cause, Kind},
 };
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::PgSqlErrorCode;
 use redis::{Parser, ServerError, Value};
 
-use super::raise;
-use crate::{gucs, worker};
-
-pub trait Stream: Read + Write + AsRawFd {}
-impl<T: Read + Write + AsRawFd> Stream for T {}
-
-/// A non-blocking stream that waits where it would block, until its deadline.
-pub struct Patient {
-    pub stream: Box<dyn Stream>,
-    pub deadline: Instant,
-}
-
-impl Patient {
-    fn wait(&self, event: u32) -> io::Result<()> {
-        wait(self.stream.as_raw_fd(), event, self.deadline).map(drop)
-    }
-}
-
-/// Whether a socket can be read or written within a millisecond, as it mostly can: asked by one system call, where
-/// WaitLatchOrSocket makes six. A cancel waits for so long.
-fn comes_shortly(socket: RawFd, event: u32) -> bool {
-    let mut asked = libc::pollfd {
-        fd: socket,
-        events: if event == pg_sys::WL_SOCKET_READABLE {
-            libc::POLLIN
-        } else {
-            libc::POLLOUT
-        },
-        revents: 0,
-    };
-    // SAFETY: one descriptor, which is open. A signal ends the call early.
-    let ready = unsafe { libc::poll(&raw mut asked, 1, 1) };
-    ready == 1
-}
-
-/// Waits until a socket can be read or written, something else wakes the process, or it takes too long; raises if the
-/// statement is cancelled. Returns what of `event` has come.
-fn wait(socket: RawFd, event: u32, deadline: Instant) -> io::Result<u32> {
-    if comes_shortly(socket, event) {
-        return Ok(event);
-    }
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let events = event | pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: this process's latch and an open socket.
-    let came = unsafe {
-        let came = pg_sys::WaitLatchOrSocket(
-            pg_sys::MyLatch,
-            events as i32,
-            socket,
-            left.as_millis().max(1) as i64,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-        came
-    };
-    pgrx::check_for_interrupts!();
-    Ok(came as u32 & event)
-}
-
-impl Read for Patient {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(pg_sys::WL_SOCKET_READABLE)?;
-                }
-                result => return result,
-            }
-        }
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.write(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(pg_sys::WL_SOCKET_WRITEABLE)?;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
+use super::{raise, sqlstate};
+use crate::{
+    gucs,
+    socket::{self, Patient},
+    tls::TlsFiles,
+    worker,
+};
 
 /// See the module.
 pub struct Connection {
@@ -131,9 +36,10 @@ impl Connection {
             )
         });
         let timeout = gucs::connect_timeout();
-        let stream = match connect(&address, timeout) {
+        let tls = address.is_tls().then(|| TlsFiles::configured().load());
+        let stream = match socket::connect(&address, tls.as_ref(), timeout) {
             Ok(stream) => stream,
-            Err(error) => unreachable_redis(&address, &error),
+            Err(error) => unreachable_redis(&address, &Cause::of_io(&error)),
         };
         let deadline = Instant::now() + timeout;
         let mut connection = Self {
@@ -141,16 +47,26 @@ impl Connection {
             parser: Parser::new(),
             address,
         };
-        for command in connection.address.greeting(password.as_ref()) {
-            connection.send(&command);
+        let greeting = socket::greeting(&connection.address, password.as_ref(), "sql");
+        greeting.iter().for_each(|command| connection.send(command));
+        for _ in 1..greeting.len() {
             connection.receive();
+        }
+        if let Err(error) = connection.answer()
+            && socket::is_turned_away(&Cause::of_reply(&error))
+        {
+            refused(&error);
         }
         connection
     }
 
     fn send(&mut self, command: &redis::Cmd) {
-        if let Err(error) = self.stream.write_all(&command.get_packed_command()) {
-            unreachable_redis(&self.address, &error);
+        self.send_bytes(&command.get_packed_command());
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
+            unreachable_redis(&self.address, &Cause::of_io(&error));
         }
     }
 
@@ -162,7 +78,7 @@ impl Connection {
         match self.parser.parse_value(&mut self.stream) {
             Ok(Value::ServerError(error)) => Err(error),
             Ok(value) => Ok(value),
-            Err(error) => unreachable_redis(&self.address, &io::Error::other(error.to_string())),
+            Err(error) => unreachable_redis(&self.address, &Cause::of(&error)),
         }
     }
 
@@ -224,9 +140,7 @@ impl Connection {
             pipeline.extend_from_slice(&redis::cmd("PTTL").arg(key).get_packed_command());
         }
         self.stream.deadline = Instant::now() + gucs::command_timeout();
-        if let Err(error) = self.stream.write_all(&pipeline) {
-            unreachable_redis(&self.address, &error);
-        }
+        self.send_bytes(&pipeline);
         let mut all = Vec::with_capacity(keys.len());
         for _ in keys {
             self.stream.deadline = Instant::now() + gucs::command_timeout();
@@ -268,10 +182,11 @@ fn pairs(answer: Value) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 fn refused(error: &ServerError) -> ! {
+    let cause = Cause::of_reply(error);
     raise(
-        PgSqlErrorCode::ERRCODE_FDW_ERROR,
+        sqlstate::of(&cause),
         "Redis refused a command",
-        Cause::of_reply(error).to_string(),
+        cause.to_string(),
         "",
     )
 }
@@ -284,109 +199,21 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-/// A non-blocking stream to the server.
-pub fn connect(address: &Address, timeout: Duration) -> io::Result<Box<dyn Stream>> {
-    match address.place() {
-        Place::Tcp { host, port } => {
-            let mut last = io::Error::from(io::ErrorKind::NotFound);
-            for candidate in (host, port).to_socket_addrs()? {
-                match connect_tcp(candidate, Instant::now() + timeout) {
-                    Ok(stream) => {
-                        stream.set_nodelay(true)?;
-                        return Ok(Box::new(stream));
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
-        }
-        Place::Unix { path } => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_nonblocking(true)?;
-            Ok(Box::new(stream))
-        }
-    }
-}
-
-/// A connected, non-blocking socket. The standard library's own connect_timeout cannot be cancelled.
-fn connect_tcp(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
+fn unreachable_redis(address: &Address, cause: &Cause) -> ! {
+    let code = match cause.kind() {
+        // No foreign table is concerned.
+        Kind::Refused => PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+        _ => sqlstate::of(cause),
     };
-    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: a plain system call.
-    let socket = unsafe { libc::socket(family, kind, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new socket of our own, which the stream closes also when the wait below is cancelled.
-    let stream = unsafe { TcpStream::from_raw_fd(socket) };
-    match start_connecting(socket, address) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-        Ok(()) => return Ok(stream),
-    }
-    while wait(socket, pg_sys::WL_SOCKET_WRITEABLE, deadline)? == 0 {}
-    match stream.take_error()? {
-        Some(error) => Err(error),
-        None => Ok(stream),
-    }
-}
-
-fn start_connecting(socket: RawFd, address: SocketAddr) -> io::Result<()> {
-    let outcome = match address {
-        SocketAddr::V4(address) => {
-            let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(address.ip().octets()),
-                },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: the name is as long as is said.
-            unsafe {
-                libc::connect(
-                    socket,
-                    (&raw const name).cast(),
-                    size_of_val(&name) as libc::socklen_t,
-                )
-            }
-        }
-        SocketAddr::V6(address) => {
-            let name = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: address.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: address.ip().octets(),
-                },
-                sin6_scope_id: address.scope_id(),
-            };
-            // SAFETY: the name is as long as is said.
-            unsafe {
-                libc::connect(
-                    socket,
-                    (&raw const name).cast(),
-                    size_of_val(&name) as libc::socklen_t,
-                )
-            }
-        }
-    };
-    if outcome == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn unreachable_redis(address: &Address, error: &io::Error) -> ! {
     raise(
-        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+        code,
         format!("Redis at {} cannot be reached", address.masked()),
-        error.to_string(),
-        "See redis_cache.status and the setting pg_redis_cache.url.",
+        cause.to_string(),
+        match cause.kind() {
+            Kind::Tls => {
+                "See redis_cache.status and the settings pg_redis_cache.url and pg_redis_cache.tls_…."
+            }
+            _ => "See redis_cache.status and the setting pg_redis_cache.url.",
+        },
     )
 }

@@ -6,6 +6,7 @@ mod predicate;
 mod progress;
 pub mod queue;
 mod rows;
+pub mod sqlstate;
 mod verify;
 mod views;
 mod warm;

@@ -7,7 +7,7 @@ use pg_redis_cache_core::{
 };
 
 use super::Worker;
-use crate::shared::StatusText;
+use crate::{gucs, shared::StatusText};
 
 impl Worker {
     /// Handles what the engine has reported. Returns whether it had anything to report.
@@ -36,7 +36,7 @@ impl Worker {
                 }
             }
             Event::Lost { mapping, reason } => {
-                self.note_error(&reason.to_string());
+                self.note_error(&format!("{}: {reason} ({})", reason.kind(), gucs::masked_url()));
                 // u16::MAX is no mapping: it stands for all of them.
                 if self.lossy.insert(mapping.unwrap_or(u16::MAX)) {
                     pgrx::log!("pg_redis_cache: {reason}; what it concerns is purged");

@@ -1,23 +1,24 @@
 //! Where Redis is, the engine that leads there, and what this process sleeps on.
 use std::{
-    fs,
-    io::{BufRead, BufReader},
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::fs::{MetadataExt, PermissionsExt},
-    },
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use pg_redis_cache_core::{
     coherence::Reason,
     encode::value::Value,
-    redis::{Address, Engine, Request, Secret, Settings, Setup, Waker},
+    redis::{Address, Engine, Request, Secret, Settings, Setup, Tls, TlsSettings, Waker},
 };
 use pgrx::pg_sys;
 
 use super::{Worker, marker};
-use crate::{compat, gucs};
+use crate::{
+    compat,
+    files::{self, Readers},
+    gucs,
+    socket::PROGRAM,
+    tls::TlsFiles,
+};
 
 /// The settings that the connections were made with.
 #[derive(Clone, Default, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Target {
     url: String,
     password_file: String,
     password: String,
+    /// With the files that they name, where the url wants TLS.
+    tls: Option<TlsSettings>,
     connect_timeout: Duration,
     command_timeout: Duration,
 }
@@ -32,60 +35,57 @@ pub struct Target {
 impl Target {
     fn configured() -> Result<Self, String> {
         let password_file = gucs::text(&gucs::PASSWORD_FILE);
+        let url = gucs::url();
+        let wants_tls = Address::parse(&url).is_ok_and(|address| address.is_tls());
+        let tls = wants_tls.then(|| TlsFiles::configured().read()).transpose();
         Ok(Self {
-            url: gucs::url(),
+            url,
             password: if password_file.is_empty() {
                 String::new()
             } else {
                 read_password(&password_file)?
             },
             password_file,
+            tls: tls.map_err(|problem| format!("TLS: {problem}"))?,
             connect_timeout: gucs::connect_timeout(),
             command_timeout: gucs::command_timeout(),
         })
     }
 
     fn settings(&self) -> Result<Settings, String> {
+        let tls = self.tls.as_ref().map(Tls::new).transpose();
         Ok(Settings {
-            address: Address::parse(&self.url)
-                .map_err(|error| format!("the setting url is not valid: {error}"))?,
+            address: address(&self.url)?,
             password: (!self.password_file.is_empty()).then(|| Secret::new(self.password.clone())),
+            tls: tls.map_err(|problem| format!("TLS: {problem}"))?,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
         })
     }
 }
 
-/// Where Redis is and with which password, by the settings; or what is wrong with them.
-pub fn configured_address() -> Result<(Address, Option<Secret>), String> {
-    let settings = Target::configured()?.settings()?;
-    Ok((settings.address, settings.password))
+fn address(url: &str) -> Result<Address, String> {
+    Address::parse(url).map_err(|error| format!("the setting url is not valid: {error}"))
 }
 
-/// The first line of a file that nobody but its owner (this user or root) can read.
+/// Where Redis is and with which password, by the settings; or what is wrong with them.
+pub fn configured_address() -> Result<(Address, Option<Secret>), String> {
+    let path = gucs::text(&gucs::PASSWORD_FILE);
+    let password = if path.is_empty() {
+        None
+    } else {
+        Some(Secret::new(read_password(&path)?))
+    };
+    Ok((address(&gucs::url())?, password))
+}
+
+/// The first line of the file.
 fn read_password(path: &str) -> Result<String, String> {
-    let problem = |what: &str| format!("the password_file \"{path}\" {what}");
-    let file = fs::File::open(path).map_err(|error| problem(&format!("cannot be read: {error}")))?;
-    let metadata = file
-        .metadata()
-        .map_err(|error| problem(&format!("cannot be read: {error}")))?;
-    // SAFETY: a plain system call.
-    let own = metadata.uid() == unsafe { libc::geteuid() };
-    // As for Postgres's own key files (be-secure-common.c): one of root's may be readable by a group.
-    let forbidden = if own { 0o077 } else { 0o027 };
-    if !own && metadata.uid() != 0 {
-        return Err(problem("must be owned by the server's user or by root"));
-    }
-    if metadata.permissions().mode() & forbidden != 0 {
-        return Err(problem(
-            "can be read by others: take that permission away (chmod 600)",
-        ));
-    }
-    let mut line = String::new();
-    BufReader::new(file)
-        .read_line(&mut line)
-        .map_err(|error| problem(&format!("cannot be read: {error}")))?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_string())
+    let bytes = files::read("password_file", path, Readers::Owner).map_err(|problem| problem.to_string())?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = std::str::from_utf8(line)
+        .map_err(|_| format!("the password_file \"{path}\" has a first line that is not UTF-8"))?;
+    Ok(line.trim_end_matches('\r').to_string())
 }
 
 impl Worker {
@@ -114,7 +114,8 @@ impl Worker {
     fn start_engine(&mut self, settings: Settings) {
         let setup = Setup {
             lanes: gucs::pool_size(),
-            name: format!("pg_redis_cache/{}", env!("CARGO_PKG_VERSION")),
+            name: PROGRAM.to_string(),
+            label: gucs::cluster_name(),
             // SAFETY: from pg_control, which the postmaster has read.
             owner: unsafe { pg_sys::GetSystemIdentifier() }.to_string(),
             hash_fields,

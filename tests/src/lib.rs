@@ -12,6 +12,7 @@
 //! What it does not: report errors. A server that does not start is a failed test, so everything here
 //! panics with the reason and the server's log.
 
+mod authority;
 mod folder;
 mod installation;
 mod load;
@@ -28,10 +29,12 @@ mod trial;
 mod version_oracle;
 mod world;
 
+pub use authority::{Authority, Paper, Validity};
 pub use installation::{Installation, installation, repository};
 pub use load::{Dice, Done, Load, MAPPINGS, STEADY, Shape};
 pub use memory::private_kilobytes;
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
+pub use port::Port;
 pub use proxy::Proxy;
 pub use rediscluster::RedisCluster;
 pub use redisserver::{Redis, redis_server};

@@ -1,87 +1,345 @@
-//! The rights that the README tells to give are enough, whichever Redis it is.
+//! Users, passwords and permissions of Redis, for the worker and for foreign tables; unix sockets; and what the
+//! connections are called. What is forbidden is told, never left stale, and made good once it is allowed again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{RowOracle, Shutdown, World, eventually, repository};
+use pg_redis_cache_tests::{Load, Redis, RowOracle, Trial, World, eventually, literal};
+use postgres::{Client, error::SqlState};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// The rule that the README shows, as the words of a command.
-fn rule_of_the_readme() -> Vec<String> {
-    let readme = std::fs::read_to_string(repository().join("README.md")).expect("README.md can be read");
-    let rule = readme
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("ACL SETUSER pg_cache "))
-        .expect("the README has the rule");
-    rule.split(' ').map(str::to_owned).collect()
+/// What the worker and the SQL functions need beside their keys, as README.md says.
+const WORKER: &str = "-@all +select +ping +info +client|id +client|setname +client|list +client|kill +scan +set +hset \
+                      +pexpire +unlink +get +hgetall +pttl +type";
+
+fn run(redis: &Redis, words: &[&str]) {
+    assert_eq!(redis.cli(words), "OK", "{words:?}");
 }
 
-/// Every client that calls itself one of ours is that user.
-fn all_are(world: &World, user: &str) -> bool {
-    let clients = world.redis.cli(&["CLIENT", "LIST"]);
-    let ours = || clients.split("\\n").filter(|line| line.contains(":lane-"));
-    ours().count() > 0 && ours().all(|line| line.contains(&format!(" user={user} ")))
+/// Waits until `status` says so.
+fn until(world: &World, condition: &str) {
+    let sql = format!("SELECT {condition}, last_error FROM redis_cache.status");
+    let mut client = world.connect();
+    let start = Instant::now();
+    loop {
+        let row = client.query_one(&sql, &[]).expect("the view can be read");
+        if row.get::<_, Option<bool>>(0) == Some(true) {
+            return;
+        }
+        let last: Option<String> = row.get(1);
+        assert!(
+            start.elapsed() < SOON,
+            "waited for {condition}; last_error: {last:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// State and DETAIL of the statement's error.
+fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
+    let error = client.batch_execute(sql).expect_err(sql);
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let detail = error.detail().unwrap_or_default().to_owned();
+    (error.code().clone(), detail)
+}
+
+/// A server `r` at that address with a hash `h`, and a user mapping.
+fn serve(world: &World, address: &str, user: &str) -> Client {
+    let mut client = world.connect();
+    client
+        .batch_execute(&format!(
+            "DROP SERVER IF EXISTS r CASCADE;
+             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port {});
+             CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS ({user});
+             CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')",
+            literal(address)
+        ))
+        .expect("the server is well formed");
+    client
+}
+
+fn bare(redis: &Redis) -> String {
+    format!("redis://127.0.0.1:{}/0", redis.port())
 }
 
 #[test]
-fn the_rights_that_the_readme_names_are_enough() {
-    let mut world = World::with(
-        "CREATE TABLE users (id int PRIMARY KEY, name text)",
-        "user:{id} => SELECT name FROM users WITH (ttl = 300)",
+fn a_user_and_a_wrong_password() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "t:{id} => SELECT v FROM t WITH (insert = set)",
     );
-    redis::cmd("ACL")
-        .arg(&["SETUSER", "pg_cache"])
-        .arg(rule_of_the_readme())
-        .exec(&mut world.redis())
-        .expect("Redis knows what the rule says");
-    let url = format!("redis://pg_cache:password@127.0.0.1:{}/0", world.redis.port());
-    world.postgres.set_conf("pg_redis_cache.url", &url);
-    eventually("the worker to come as the user", SOON, || {
-        all_are(&world, "pg_cache").then_some(())
-    });
-    world.wait();
-    world.execute("SELECT redis_cache.reset_stats()");
-
-    world.execute("INSERT INTO users SELECT i, 'user ' || i FROM generate_series(1, 20) i");
-    world.wait();
-    // Filled by reading, then changed, deleted, and looked at by all the functions that ask Redis.
-    world.execute("DO $$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM name FROM users WHERE id = i; END LOOP; END $$");
-    world.wait();
-    world.execute("UPDATE users SET name = 'new' WHERE id <= 10; DELETE FROM users WHERE id > 18");
-    world.wait();
-    let row = world.connect().query_one(
-        "SELECT redis_cache.get('users', '1')->>'name', redis_cache.ttl('users', '1') IS NOT NULL,
-                (SELECT count(*) FROM redis_cache.verify('users'))",
-        &[],
+    run(
+        &world.redis,
+        &["ACL", "SETUSER", "cache", "on", ">se cret", "~*", "+@all"],
     );
-    let row = row.expect("the user may read");
-    let found: (Option<String>, bool, i64) = (row.get(0), row.get(1), row.get(2));
-    assert_eq!(found, (Some("new".to_owned()), true, 0));
-    let comparison = world.assert_rows(&RowOracle::hash("user:{id}", "users", &["name"]));
-    eventually("the heartbeat", SOON, || {
-        let found = world.redis.cli(&["KEYS", "pg_redis_cache:alive:*"]);
-        found.contains("alive").then_some(())
-    });
-
-    world.execute("SELECT redis_cache.invalidate('users', '2'); SELECT redis_cache.invalidate_all('users')");
-    world.wait();
-    let of_all =
-        "SELECT (SELECT sum(errors)::bigint FROM redis_cache.stats), last_error FROM redis_cache.status";
-    let row = world
-        .connect()
-        .query_one(of_all, &[])
-        .expect("the views can be read");
-    let trouble: (Option<i64>, Option<String>) = (row.get(0), row.get(1));
-    assert_eq!(trouble, (Some(0), None), "{comparison}");
-    // What is cached survives a clean restart: the marker is the user's to write and to take.
-    let before = eventually("a row to be cached", SOON, || {
-        world.execute("SELECT name FROM users WHERE id = 1");
-        world.wait();
-        let answer = world.redis.cli(&["HGETALL", "user:1"]);
-        answer.contains("name").then_some(answer)
-    });
-    world.restart_postgres(Shutdown::Fast);
+    let url = |password: &str| bare(&world.redis).replace("//", &format!("//cache:{password}@"));
+    world.postgres.set_conf("pg_redis_cache.url", &url("wrong"));
+    let place = format!("(redis://cache:***@127.0.0.1:{}/0)", world.redis.port());
+    until(
+        &world,
+        &format!("NOT connected AND last_error LIKE 'auth: WRONGPASS %{place}'"),
+    );
+    let mut client = world.connect();
+    let (state, detail) = refused(&mut client, "SELECT redis_cache.get('t', '1')");
+    assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+    assert!(detail.starts_with("WRONGPASS"), "{detail}");
+    world.postgres.set_conf("pg_redis_cache.url", &url("se%20cret"));
+    until(&world, "connected");
     world.wait_until_active();
+    // First the purge of what may have been there before.
     world.wait();
-    assert_eq!(world.redis.cli(&["HGETALL", "user:1"]), before);
+    world.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i");
+    assert_eq!(
+        world.assert_rows(&RowOracle::hash("t:{id}", "t", &["v"])).keys,
+        10
+    );
+
+    let mut client = serve(&world, &bare(&world.redis), "username 'cache', password 'wrong'");
+    let (state, detail) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+    assert!(detail.starts_with("WRONGPASS"), "{detail}");
+    client
+        .batch_execute("ALTER USER MAPPING FOR PUBLIC SERVER r OPTIONS (SET password 'se cret')")
+        .unwrap();
+    client.batch_execute("INSERT INTO h VALUES ('a', 'b')").unwrap();
+    let log = world.postgres.log();
+    assert!(
+        !log.contains("cret@") && !log.contains("wrong@"),
+        "a password is in the log"
+    );
+    // No password where one is needed.
+    world.redis.cli(&["CONFIG", "SET", "requirepass", "p"]);
+    let mut client = serve(&world, &bare(&world.redis), "username ''");
+    let (state, detail) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, "{detail}");
+}
+
+#[test]
+fn a_command_that_is_forbidden_is_told() {
+    let world = World::builder().start();
+    run(
+        &world.redis,
+        &["ACL", "SETUSER", "reader", "on", ">p", "~h", "+@read", "+ping"],
+    );
+    world.redis.cli(&["HSET", "h", "a", "b"]);
+    let mut client = serve(&world, &bare(&world.redis), "username 'reader', password 'p'");
+    // It may not even say its name, and reads all the same.
+    assert_eq!(client.query("SELECT * FROM h", &[]).unwrap().len(), 1);
+    for sql in [
+        "INSERT INTO h VALUES ('c', 'd')",
+        "DELETE FROM h WHERE field = 'a'",
+        "UPDATE h SET value = 'c' WHERE field = 'a'",
+    ] {
+        let (state, detail) = refused(&mut client, sql);
+        assert_eq!(state, SqlState::INSUFFICIENT_PRIVILEGE, "{sql}: {detail}");
+        assert!(detail.starts_with("NOPERM"), "{detail}");
+        assert_eq!(client.query("SELECT * FROM h", &[]).unwrap().len(), 1);
+    }
+    client
+        .batch_execute("CREATE FOREIGN TABLE other (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'other')")
+        .unwrap();
+    assert_eq!(
+        refused(&mut client, "SELECT * FROM other").0,
+        SqlState::INSUFFICIENT_PRIVILEGE
+    );
+}
+
+#[test]
+fn permissions_are_taken_away_and_given_back_while_writing() {
+    let trial = Trial::begin(|world| world);
+    let redis = &trial.world.redis;
+    let with = |rules: &[&str]| {
+        let mut words = vec!["ACL", "SETUSER", "cache", "reset", "on", ">p", "~*"];
+        words.extend(WORKER.split(' '));
+        words.extend(rules);
+        run(redis, &words);
+    };
+    with(&[]);
+    let url = bare(redis).replace("//", "//cache:p@");
+    trial.world.postgres.set_conf("pg_redis_cache.url", &url);
+    until(&trial.world, "connected AND url LIKE '%cache%'");
+    let oracle = trial.watch();
+    trial.load.goes_on(50);
+    // Nothing of a mapping can be written, but deleted; then not even deleted; then nothing at all may be asked.
+    for rules in [
+        ["-hset", "-set"].as_slice(),
+        &["-hset", "-set", "-unlink", "-del"],
+        &["-@all"],
+    ] {
+        with(rules);
+        trial.load.goes_on(50);
+        until(
+            &trial.world,
+            "last_error ~ '^rejected: .*NOPERM.*\\(redis://cache:'",
+        );
+        with(&[]);
+        until(&trial.world, "connected");
+        trial.load.goes_on(50);
+        trial.world.wait_until_active();
+    }
+    // The user itself goes, its connections with it, and comes back.
+    redis.cli(&["ACL", "DELUSER", "cache"]);
+    until(&trial.world, "NOT connected AND last_error ~ '^auth: '");
+    trial.load.goes_on(50);
+    with(&[]);
+    until(&trial.world, "connected");
+    let shape = trial.shape;
+    let world = trial.end();
+    oracle.assert_held();
+    // What was due by then is purged: from here on it is cached again.
+    let load = Load::start(&world, shape);
+    load.goes_on(100);
+    load.stop();
+    let rows = Load::assert_all_rows(&world);
+    assert!(rows.iter().any(|mapping| mapping.keys > 0), "{rows:?}");
+}
+
+#[test]
+fn a_unix_socket_serves_both() {
+    let world = World::builder().start();
+    world.execute("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    run(
+        &world.redis,
+        &["ACL", "SETUSER", "cache", "on", ">p&q", "~*", "+@all"],
+    );
+    run(&world.redis, &["CONFIG", "SET", "port", "0"]);
+    let socket = format!("redis+unix://{}", world.redis.socket().display());
+    let url = format!("{socket}?db=0&user=cache&pass=p%26q");
+    world.postgres.set_conf("pg_redis_cache.url", &url);
+    until(&world, "connected AND url LIKE 'redis+unix:%user=cache&pass=***'");
+    world.set_mappings("t:{id} => SELECT v FROM t WITH (insert = set)");
+    // First the purge of what may have been there before.
+    world.wait();
+    world.execute("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i");
+    assert_eq!(
+        world.assert_rows(&RowOracle::hash("t:{id}", "t", &["v"])).keys,
+        10
+    );
+    let mut client = world.connect();
+    let row = client.query_one("SELECT redis_cache.get('t', '1')->>'v'", &[]);
+    assert_eq!(row.unwrap().get::<_, String>(0), "v");
+    let mut client = serve(&world, &socket, "username 'cache', password 'p&q'");
+    client
+        .batch_execute("INSERT INTO h SELECT i, i FROM generate_series(1, 5000) i")
+        .unwrap();
+    assert_eq!(client.query("SELECT * FROM h", &[]).unwrap().len(), 5000);
+    // A socket that is not there.
+    let mut client = serve(&world, &format!("{socket}.not"), "username ''");
+    let (state, detail) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION, "{detail}");
+    world
+        .postgres
+        .set_conf("pg_redis_cache.url", &format!("{socket}.not"));
+    until(&world, "NOT connected AND last_error LIKE 'refused: %'");
+}
+
+#[test]
+fn connections_are_named_after_their_role_and_cluster() {
+    let world = World::builder().conf("cluster_name", "the main: one").start();
+    until(&world, "connected");
+    let mut client = serve(&world, &bare(&world.redis), "username ''");
+    client.batch_execute("SELECT * FROM h").unwrap();
+    let program = format!("name=pg_redis_cache/{}", env!("CARGO_PKG_VERSION"));
+    eventually("all connections", SOON, || {
+        let list = world.redis.cli(&["CLIENT", "LIST"]);
+        let has = |role: &str| list.contains(&format!("{program}:{role}:the_main__one"));
+        ["control", "lane-0", "lane-3", "fdw"]
+            .into_iter()
+            .all(has)
+            .then_some(())
+    });
+}
+
+#[test]
+fn an_earlier_worker_s_connections_are_killed_and_nobody_else_s() {
+    let world = World::builder().conf("cluster_name", "main").start();
+    let worker = world.worker_pid();
+    let mut client = world.connect();
+    let row = client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]);
+    let owner: String = row.unwrap().get(0);
+    let named = |name: String| {
+        let mut connection = world.redis();
+        redis::cmd("CLIENT")
+            .arg("SETNAME")
+            .arg(&name)
+            .exec(&mut connection)
+            .unwrap();
+        (name, connection)
+    };
+    // Of a version that did not write the cluster's name, of one that did, of this one under another name.
+    let earlier = [
+        format!("pg_redis_cache/0.0.9:lane-0:{owner}:1-1"),
+        format!("pg_redis_cache/0.0.9:lane-0:main:{owner}:1-1"),
+        format!(
+            "pg_redis_cache/{}:control:other:{owner}:1-1",
+            env!("CARGO_PKG_VERSION")
+        ),
+    ]
+    .map(named);
+    let others = [
+        "pg_redis_cache/0.0.9:fdw:main".to_owned(),
+        format!("pg_redis_cache/0.0.9:fdw:{owner}"),
+        "pg_redis_cache/0.0.9:lane-0:main:12345:1-1".to_owned(),
+        format!("other/1:lane-0:main:{owner}:1-1"),
+    ]
+    .map(named);
+    world.postgres.signal(worker, libc::SIGTERM);
+    eventually("another worker", SOON, || {
+        (world.worker_pid() != worker).then_some(())
+    });
+    let ping = |connection: &mut redis::Connection| redis::cmd("PING").query::<String>(connection).is_ok();
+    for (name, mut connection) in earlier {
+        assert!(!ping(&mut connection), "{name} is still there");
+    }
+    for (name, mut connection) in others {
+        assert!(ping(&mut connection), "{name} was killed");
+    }
+}
+
+#[test]
+fn each_kind_of_trouble_has_its_sqlstate() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "t:{id} => SELECT v FROM t",
+    );
+    let mut client = serve(&world, &bare(&world.redis), "username ''");
+    client.batch_execute("INSERT INTO h VALUES ('a', 'b')").unwrap();
+    let insert = "INSERT INTO h VALUES ('c', 'd')";
+    run(&world.redis, &["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(refused(&mut client, insert).0, SqlState::OUT_OF_MEMORY);
+    run(&world.redis, &["CONFIG", "SET", "maxmemory", "0"]);
+    run(&world.redis, &["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(
+        refused(&mut client, insert).0,
+        SqlState::READ_ONLY_SQL_TRANSACTION
+    );
+    until(&world, "NOT connected AND last_error LIKE 'read only: %'");
+    run(&world.redis, &["REPLICAOF", "NO", "ONE"]);
+    until(&world, "connected");
+
+    let mut admin = world.redis();
+    let mut config = |clients: &str| {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "maxclients", clients])
+            .exec(&mut admin)
+            .unwrap();
+    };
+    config("1");
+    for sql in ["SELECT * FROM h", "SELECT redis_cache.get('t', '1')"] {
+        let (state, detail) = refused(&mut world.connect(), sql);
+        assert_eq!(state, SqlState::TOO_MANY_CONNECTIONS, "{detail}");
+    }
+    config("1000");
+    assert_eq!(world.connect().query("SELECT * FROM h", &[]).unwrap().len(), 1);
+
+    run(&world.redis, &["CONFIG", "SET", "port", "0"]);
+    let mut other = world.connect();
+    let (state, _) = refused(&mut other, "SELECT * FROM h");
+    assert_eq!(state, SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION);
+    let (state, _) = refused(&mut other, "SELECT redis_cache.get('t', '1')");
+    assert_eq!(state, SqlState::CONNECTION_FAILURE);
+    world
+        .redis
+        .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    until(&world, "NOT connected AND last_error LIKE 'refused: %'");
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{Kind, glob};
-use crate::redis::{Address, AddressError};
+use crate::redis::{Address, AddressError, Verify};
 
 /// Where options can stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl OptionProblem {
             Self::Unknown { known, .. } => format!("Valid options here: {}.", known.join(", ")),
             Self::Value { expected, .. } => format!("Expected {expected}."),
             Self::Address { .. } => {
-                "Expected host:port, redis://host:port or redis+unix:///path; several with a comma between."
+                "Expected host:port, redis://host:port, rediss://host:port (TLS) or redis+unix:///path; several with a comma between."
                     .to_string()
             }
             Self::Missing { name } => format!("Give {name} to the table, its server or its wrapper."),
@@ -98,9 +98,18 @@ const OF_MAPPING: &[&str] = &["mapping", "batch_size", "join_batch_size", "use_r
 /// What redis_fdw_rs calls its pool's settings: taken and without effect, for there is no pool.
 const POOL: &str = "pool_";
 
+/// The options that name files of the server's machine.
+pub const FILES: &[&str] = &["tls_ca_file", "tls_cert_file", "tls_key_file"];
+
 const KNOWN: &[Known] = &[
     known("host_port", CONNECTION, "host:port", |value| !value.is_empty()),
     known("cluster_mode", CONNECTION, "true or false", is_boolean),
+    known("tls_ca_file", CONNECTION, "a file", |value| !value.is_empty()),
+    known("tls_cert_file", CONNECTION, "a file", |value| !value.is_empty()),
+    known("tls_key_file", CONNECTION, "a file", |value| !value.is_empty()),
+    known("tls_verify", CONNECTION, "full, ca or none", |value| {
+        Verify::named(value).is_some()
+    }),
     known("username", SECRETS, "a name", |_| true),
     known("password", SECRETS, "a password", |_| true),
     known("mapping", &[Place::Table], "the name of a mapping", |value| {

@@ -42,6 +42,7 @@ impl fmt::Debug for Secret {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     endpoint: Endpoint,
+    is_tls: bool,
     user: Option<String>,
     password: Option<Secret>,
     database: u32,
@@ -49,7 +50,7 @@ pub struct Address {
 
 /// What to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+enum Endpoint {
     Tcp { host: String, port: u16 },
     Unix { path: PathBuf },
 }
@@ -66,10 +67,8 @@ pub enum Place<'a> {
 pub enum AddressError {
     /// There is no `scheme://`.
     NoScheme,
-    /// The scheme is none of `redis`, `redis+unix`, `unix`.
+    /// The scheme is none of `redis`, `rediss`, `redis+unix`, `unix`.
     UnknownScheme,
-    /// `rediss://`: TLS is not supported yet.
-    Tls,
     /// No host between `://` and the port or the path.
     NoHost,
     /// `[` without `]`, something other than a port after `]`, or not an IPv6 address in between.
@@ -94,10 +93,9 @@ pub enum AddressError {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoScheme => f.write_str("expected redis:// or redis+unix:// at the beginning"),
-            Self::UnknownScheme => f.write_str("the scheme must be redis or redis+unix"),
-            Self::Tls => f.write_str("rediss:// (TLS) is not supported by this version"),
-            Self::NoHost => f.write_str("there is no host after redis://"),
+            Self::NoScheme => f.write_str("expected redis://, rediss:// or redis+unix:// at the beginning"),
+            Self::UnknownScheme => f.write_str("the scheme must be redis, rediss or redis+unix"),
+            Self::NoHost => f.write_str("there is no host after \"://\""),
             Self::Brackets => f.write_str("expected [IPv6 address] or [IPv6 address]:port"),
             Self::Host => f.write_str("the host contains a character that cannot be part of a host name"),
             Self::Port => f.write_str("the port must be a number from 1 to 65535"),
@@ -114,7 +112,7 @@ impl fmt::Display for AddressError {
 impl std::error::Error for AddressError {}
 
 impl Address {
-    /// Reads `redis://[user:password@]host[:port][/db]` or
+    /// Reads `redis://[user:password@]host[:port][/db]`, the same with `rediss://` for TLS, or
     /// `redis+unix:///path[?db=n][&user=…][&pass=…]` (also `unix://`). User, password, host and path may
     /// be percent-encoded; an IPv6 address stands in brackets. The port is 6379 and the database 0
     /// unless given; an empty user name is none.
@@ -125,14 +123,14 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = text.trim().split_once("://").ok_or(AddressError::NoScheme)?;
         match scheme.to_ascii_lowercase().as_str() {
-            "redis" => Self::parse_tcp(rest),
+            "redis" => Self::parse_tcp(rest, false),
+            "rediss" => Self::parse_tcp(rest, true),
             "redis+unix" | "unix" => Self::parse_unix(rest),
-            "rediss" => Err(AddressError::Tls),
             _ => Err(AddressError::UnknownScheme),
         }
     }
 
-    fn parse_tcp(rest: &str) -> Result<Self, AddressError> {
+    fn parse_tcp(rest: &str, is_tls: bool) -> Result<Self, AddressError> {
         let (rest, query) = split_query(rest);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         // The last @: an unescaped one in the password is a common slip, and harmless.
@@ -144,6 +142,7 @@ impl Address {
         };
         let mut address = Self {
             endpoint: Endpoint::Tcp { host, port },
+            is_tls,
             user: non_empty(decode(user)?),
             password: password.map(decode).transpose()?.map(Secret),
             database: if path.is_empty() { 0 } else { parse_database(path)? },
@@ -161,6 +160,7 @@ impl Address {
         }
         let mut address = Self {
             endpoint: Endpoint::Unix { path },
+            is_tls: false,
             user: None,
             password: None,
             database: 0,
@@ -219,8 +219,13 @@ impl Address {
         }
     }
 
-    /// What has to be sent first on a plain socket, each to be answered before the next: AUTH and SELECT, as
-    /// far as they are needed. `password` takes precedence over the address's.
+    /// Whether TLS is spoken there.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// What has to be sent first: AUTH and SELECT, as far as they are needed. `password` takes precedence over the
+    /// address's.
     pub fn greeting(&self, password: Option<&Secret>) -> Vec<Cmd> {
         let mut commands = Vec::new();
         if let Some(password) = password.or(self.password()) {
@@ -237,10 +242,6 @@ impl Address {
             commands.push(select);
         }
         commands
-    }
-
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -262,7 +263,7 @@ impl fmt::Display for Address {
         let user = self.user.as_deref().unwrap_or("");
         match &self.endpoint {
             Endpoint::Tcp { host, port } => {
-                f.write_str("redis://")?;
+                f.write_str(if self.is_tls { "rediss://" } else { "redis://" })?;
                 match (&self.user, &self.password) {
                     (_, Some(_)) => write!(f, "{}:{MASK}@", Encoded(user))?,
                     (Some(_), None) => write!(f, "{}@", Encoded(user))?,
@@ -391,146 +392,4 @@ fn decode(text: &str) -> Result<String, AddressError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tcp(text: &str) -> (String, u16, u32, Option<String>, Option<String>) {
-        let address = Address::parse(text).unwrap();
-        let Endpoint::Tcp { host, port } = address.endpoint.clone() else {
-            panic!("not TCP")
-        };
-        let password = address.password.as_ref().map(|p| p.reveal().to_owned());
-        (host, port, address.database, address.user, password)
-    }
-
-    fn some(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
-    #[test]
-    fn what_is_left_out_has_its_default() {
-        assert_eq!(tcp("redis://cache"), ("cache".into(), 6379, 0, None, None));
-        assert_eq!(tcp("redis://cache/"), ("cache".into(), 6379, 0, None, None));
-        assert_eq!(
-            tcp(" redis://127.0.0.1:1/15 "),
-            ("127.0.0.1".into(), 1, 15, None, None)
-        );
-    }
-
-    #[test]
-    fn credentials_are_decoded() {
-        assert_eq!(
-            tcp("redis://bob:s%40%3Aé@h:2/3"),
-            ("h".into(), 2, 3, some("bob"), some("s@:é"))
-        );
-        assert_eq!(tcp("redis://:pw@h"), ("h".into(), 6379, 0, None, some("pw")));
-        assert_eq!(tcp("redis://:a@b@h"), ("h".into(), 6379, 0, None, some("a@b")));
-        assert_eq!(tcp("redis://bob@h"), ("h".into(), 6379, 0, some("bob"), None));
-        assert_eq!(
-            tcp("redis://bob:@h"),
-            ("h".into(), 6379, 0, some("bob"), some(""))
-        );
-        assert_eq!(tcp("redis://:@h"), ("h".into(), 6379, 0, None, None));
-    }
-
-    #[test]
-    fn ipv6_stands_in_brackets() {
-        assert_eq!(tcp("redis://[::1]"), ("::1".into(), 6379, 0, None, None));
-        assert_eq!(tcp("redis://u:p@[fe80::1%25eth0]:7000/1").0, "fe80::1%eth0");
-        for bad in ["redis://[::1", "redis://[::1]x", "redis://[nope]:1", "redis://[]"] {
-            assert_eq!(Address::parse(bad), Err(AddressError::Brackets), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_socket_has_an_absolute_path_and_parameters() {
-        let address = Address::parse("redis+unix:///run/my%20redis.sock?db=2&user=bob&pass=x%26y").unwrap();
-        assert_eq!(
-            address.endpoint,
-            Endpoint::Unix {
-                path: "/run/my redis.sock".into()
-            }
-        );
-        assert_eq!((address.database, address.user.as_deref()), (2, Some("bob")));
-        assert_eq!(address.password.as_ref().unwrap().reveal(), "x&y");
-        assert_eq!(
-            Address::parse("unix:///s").unwrap().masked(),
-            "redis+unix:///s?db=0"
-        );
-        assert_eq!(Address::parse("redis+unix://s"), Err(AddressError::NoPath));
-        assert_eq!(Address::parse("unix://"), Err(AddressError::NoPath));
-        assert_eq!(
-            Address::parse("unix:///s?db=1&x=2"),
-            Err(AddressError::Parameter { number: 2 })
-        );
-    }
-
-    #[test]
-    fn each_mistake_has_its_error() {
-        let cases = [
-            ("", AddressError::NoScheme),
-            ("127.0.0.1:6379", AddressError::NoScheme),
-            ("http://h", AddressError::UnknownScheme),
-            ("rediss://h", AddressError::Tls),
-            ("redis://", AddressError::NoHost),
-            ("redis:///0", AddressError::NoHost),
-            ("redis://:p@:6379", AddressError::NoHost),
-            ("redis://a b", AddressError::Host),
-            ("redis://h:0", AddressError::Port),
-            ("redis://h:+1", AddressError::Port),
-            ("redis://h:65536", AddressError::Port),
-            ("redis://h:", AddressError::Port),
-            ("redis://h/x", AddressError::Database),
-            ("redis://h/-1", AddressError::Database),
-            ("redis://h/2147483648", AddressError::Database),
-            ("redis://%zz@h", AddressError::Percent),
-            ("redis://%ff@h", AddressError::Percent),
-            ("redis://h%4", AddressError::Percent),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(Address::parse(text), Err(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn no_way_of_showing_it_shows_the_password() {
-        let texts = [
-            "redis://bob:hunter2@h:1/2",
-            "redis://:hunter2@[::1]",
-            "unix:///s?pass=hunter2",
-            // Slips that leave the password where another part is expected.
-            "redis://:hunter2/h@h:1",
-            "redis://:hunter2",
-            "redis://hunter2:hunter2",
-            "hunter2://h",
-            "redis://h/hunter2",
-            "redis://h?hunter2=1",
-        ];
-        for text in texts {
-            let shown = match Address::parse(text) {
-                Ok(address) => format!(
-                    "{address} {address:?} {} {:?}",
-                    address.masked(),
-                    address.password
-                ),
-                Err(error) => format!("{error} {error:?}"),
-            };
-            assert!(!shown.contains("hunter2"), "{text} shows {shown}");
-        }
-        assert_eq!(
-            Address::parse(texts[0]).unwrap().masked(),
-            "redis://bob:***@h:1/2"
-        );
-    }
-
-    #[test]
-    fn without_a_password_what_is_shown_reads_back() {
-        for text in [
-            "redis://a%40b@h:1/2",
-            "redis://[::1]:6379/0",
-            "redis+unix:///a%3Fb?db=3&user=x%26",
-        ] {
-            assert_eq!(Address::parse(text).unwrap().to_string(), text);
-        }
-    }
-}
+mod tests;

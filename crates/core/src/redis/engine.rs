@@ -20,6 +20,7 @@ use super::event::{self, Event, EventReader, Waker};
 use super::fault::Cause;
 use super::lane::{Lane, Queue};
 use super::shared::Shared;
+use super::tls::Tls;
 
 /// How often a stopping engine looks whether it is done, beside being told.
 const DRAIN_CHECK: Duration = Duration::from_millis(1);
@@ -32,6 +33,8 @@ pub struct Setup {
     /// What the connections are named after in Redis (`CLIENT LIST`): program and version, as
     /// `program/1.0`, without spaces and colons.
     pub name: String,
+    /// What tells a reader of CLIENT LIST whose they are; may be empty.
+    pub label: String,
     /// Whose connections they are, without spaces and colons. Those of another engine of this program and
     /// owner are killed before anything is written: its commands might run later (rule 5).
     pub owner: String,
@@ -50,6 +53,8 @@ pub struct Settings {
     pub address: Address,
     /// A password that takes precedence over the address's.
     pub password: Option<Secret>,
+    /// What an address with TLS is opened with.
+    pub tls: Option<Tls>,
     /// From the look-up of the name until Redis has told who it is.
     pub connect_timeout: Duration,
     /// Until all answers to a pipeline have come. A pipeline of large values gets more, a second for

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use super::chunk::Ticket;
-use super::fault::{Cause, Fault};
+use super::fault::{Cause, Fault, Kind};
 
 /// What happened. Events come in the order in which it happened.
 #[derive(Clone, Debug)]
@@ -149,6 +149,17 @@ pub enum LossReason {
         /// What Redis answered.
         cause: Cause,
     },
+}
+
+impl LossReason {
+    /// Which kind of trouble it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(cause) | Self::Unlisted { cause } | Self::Unkillable { cause, .. } => cause.kind(),
+            Self::Payload => Kind::Protocol,
+            Self::Unsendable { .. } => Kind::Lost,
+        }
+    }
 }
 
 impl fmt::Display for LossReason {

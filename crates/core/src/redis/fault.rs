@@ -6,12 +6,64 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerError};
 
+use super::tls::TlsFailure;
+
 /// The longest text of Redis that is passed on, in bytes.
 const LONGEST_TEXT: usize = 120;
+
+/// The kinds of trouble, as operators tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Nothing listens there, or the name leads nowhere.
+    Refused,
+    /// There was no connection, or no answer, in time.
+    TimedOut,
+    /// There is no free connection, in the pool or in Redis (`maxclients`).
+    PoolExhausted,
+    /// The two do not come together on TLS, or on each other's certificates.
+    Tls,
+    /// The user or the password is wrong, or missing.
+    Auth,
+    /// The server is a replica.
+    ReadOnly,
+    /// Redis has no memory for it (`maxmemory`).
+    OutOfMemory,
+    /// Redis does not do what it was asked.
+    Rejected,
+    /// The connection ended.
+    Lost,
+    /// What came is no answer.
+    Protocol,
+}
+
+impl Kind {
+    /// Its name, which stands at the beginning of `last_error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::TimedOut => "timed out",
+            Self::PoolExhausted => "pool exhausted",
+            Self::Tls => "TLS",
+            Self::Auth => "auth",
+            Self::ReadOnly => "read only",
+            Self::OutOfMemory => "out of memory",
+            Self::Rejected => "rejected",
+            Self::Lost => "lost",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// What went wrong, and with which server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +76,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.address, self.cause)
+        write!(f, "{}: {} ({})", self.cause.kind(), self.cause, self.address)
     }
 }
 
@@ -40,6 +92,13 @@ pub enum Cause {
         /// The operating system's words.
         text: String,
     },
+    /// No agreement on TLS.
+    Tls {
+        /// What rustls says of it.
+        text: String,
+    },
+    /// No place in the pool became free in time.
+    Exhausted,
     /// No answer in time.
     Timeout {
         /// How long was waited.
@@ -67,30 +126,63 @@ pub enum Cause {
 
 impl Cause {
     /// The cause in an error of the client library.
-    pub(super) fn of(error: &RedisError) -> Self {
+    pub fn of(error: &RedisError) -> Self {
         match error.kind() {
-            ErrorKind::Io => {
-                let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-                let kind = source.map_or(io::ErrorKind::Other, io::Error::kind);
-                Self::Io {
-                    kind,
+            ErrorKind::Io => match io_error(error) {
+                Some(source) => Self::of_io(source),
+                None => Self::Io {
+                    kind: io::ErrorKind::Other,
                     text: first_words(&error.to_string()),
-                }
-            }
+                },
+            },
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Server {
                 code: first_words(error.code().unwrap_or("ERR")),
                 text: first_words(error.detail().unwrap_or("")),
-            },
-            // The library keeps nothing of what Redis answered to AUTH (`check_resp2_auth` of the redis crate).
-            ErrorKind::AuthenticationFailed => Self::Server {
-                code: "AUTH".to_owned(),
-                text: "was refused: the user or the password is wrong".to_owned(),
             },
             // The library's own texts, and behind a dash or colon what Redis said.
             kind => Self::Server {
                 code: format!("{kind:?}"),
                 text: first_words(error.detail().unwrap_or(error.category())),
             },
+        }
+    }
+
+    /// The cause in an error of a socket, TLS or not.
+    pub fn of_io(error: &io::Error) -> Self {
+        let inner = error.get_ref();
+        let of_tls = inner.is_some_and(|inner| inner.is::<rustls::Error>() || inner.is::<TlsFailure>());
+        if of_tls {
+            return Self::Tls {
+                text: in_short(error.to_string()),
+            };
+        }
+        Self::Io {
+            kind: error.kind(),
+            text: first_words(&error.to_string()),
+        }
+    }
+
+    /// The cause in the text of an error that Redis has answered, which begins with its code.
+    pub fn of_text(text: &str) -> Self {
+        let (code, text) = text.split_once(' ').unwrap_or((text, ""));
+        Self::Server {
+            code: first_words(code),
+            text: first_words(text),
+        }
+    }
+
+    /// Which kind of trouble it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Io { kind, .. } => kind_of_io(*kind),
+            Self::Tls { .. } => Kind::Tls,
+            Self::Exhausted => Kind::PoolExhausted,
+            Self::Timeout { .. } => Kind::TimedOut,
+            Self::Server { code, text } => kind_of_answer(code, text),
+            Self::Replica => Kind::ReadOnly,
+            Self::Cluster => Kind::Rejected,
+            Self::Protocol { .. } => Kind::Protocol,
+            Self::Reconfigured => Kind::Lost,
         }
     }
 
@@ -115,7 +207,8 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { text, .. } => f.write_str(text),
+            Self::Io { text, .. } | Self::Tls { text } => f.write_str(text),
+            Self::Exhausted => f.write_str("no connection of the pool became free"),
             Self::Timeout { after } => write!(f, "no answer within {} ms", after.as_millis()),
             Self::Server { code, text } if text.is_empty() => f.write_str(code),
             Self::Server { code, text } => write!(f, "{code} {text}"),
@@ -128,6 +221,48 @@ impl fmt::Display for Cause {
 }
 
 impl std::error::Error for Cause {}
+
+/// The library keeps it in an `Arc` (redis_error.rs, `ErrorRepr::Internal`).
+fn io_error(error: &RedisError) -> Option<&io::Error> {
+    let source = std::error::Error::source(error)?;
+    let shared = source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
+    shared.downcast_ref::<io::Error>()
+}
+
+/// An error that is none of a connection that stood is one of making it: a name that leads nowhere has no kind of its
+/// own, a socket's file may not be there.
+fn kind_of_io(kind: io::ErrorKind) -> Kind {
+    match kind {
+        io::ErrorKind::TimedOut => Kind::TimedOut,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::WriteZero => Kind::Lost,
+        _ => Kind::Refused,
+    }
+}
+
+/// By the code and, where Redis has none of its own, by its words (networking.c, acceptCommonHandler; acl.c,
+/// authCommand).
+fn kind_of_answer(code: &str, text: &str) -> Kind {
+    match code {
+        "NOAUTH" | "WRONGPASS" => Kind::Auth,
+        "READONLY" => Kind::ReadOnly,
+        "OOM" => Kind::OutOfMemory,
+        "ERR" if text.starts_with("max number of clients") => Kind::PoolExhausted,
+        "ERR" if text.starts_with("AUTH ") => Kind::Auth,
+        _ => Kind::Rejected,
+    }
+}
+
+/// A text of this side, which quotes nothing but a certificate's names.
+fn in_short(mut text: String) -> String {
+    text.retain(|c| !matches!(c, '\n' | '\r'));
+    text.truncate(text.floor_char_boundary(2 * LONGEST_TEXT));
+    text
+}
 
 /// What Redis said, cut where it begins to quote and where it gets long: it may quote a password, a key or a value.
 pub fn first_words(text: &str) -> String {
@@ -152,6 +287,71 @@ mod tests {
         assert_eq!(first_words(no_memory), "command not allowed when used memory");
         assert_eq!(first_words("value is not an integer or out of range").len(), 39);
         assert_eq!(first_words(&"é".repeat(200)).len(), LONGEST_TEXT);
+    }
+
+    #[test]
+    fn each_trouble_has_its_kind() {
+        let io = |kind: io::ErrorKind| Cause::of_io(&kind.into());
+        let tls = Cause::of_io(&io::Error::new(
+            io::ErrorKind::InvalidData,
+            rustls::Error::DecryptError,
+        ));
+        let cases = [
+            (io(io::ErrorKind::ConnectionRefused), Kind::Refused),
+            (io(io::ErrorKind::NotFound), Kind::Refused),
+            (io(io::ErrorKind::TimedOut), Kind::TimedOut),
+            (io(io::ErrorKind::BrokenPipe), Kind::Lost),
+            (io(io::ErrorKind::UnexpectedEof), Kind::Lost),
+            (tls, Kind::Tls),
+            (Cause::Exhausted, Kind::PoolExhausted),
+            (Cause::Replica, Kind::ReadOnly),
+            (
+                Cause::of_text("WRONGPASS invalid username-password pair"),
+                Kind::Auth,
+            ),
+            (Cause::of_text("NOAUTH Authentication required."), Kind::Auth),
+            (
+                Cause::of_text("ERR AUTH <password> called without any password"),
+                Kind::Auth,
+            ),
+            (
+                Cause::of_text("ERR max number of clients reached"),
+                Kind::PoolExhausted,
+            ),
+            (
+                Cause::of_text("OOM command not allowed when used memory > 'maxmemory'."),
+                Kind::OutOfMemory,
+            ),
+            (
+                Cause::of_text("READONLY You can't write against a read only replica."),
+                Kind::ReadOnly,
+            ),
+            (
+                Cause::of_text("NOPERM this user has no permissions"),
+                Kind::Rejected,
+            ),
+        ];
+        for (cause, kind) in cases {
+            assert_eq!(cause.kind(), kind, "{cause}");
+        }
+    }
+
+    #[test]
+    fn the_library_s_error_keeps_its_kind() {
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(Cause::of(&reset.into()).kind(), Kind::Lost);
+        let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
+        assert_eq!(Cause::of(&tls.into()).kind(), Kind::Tls);
+    }
+
+    #[test]
+    fn a_fault_says_kind_words_and_where() {
+        let fault = Fault {
+            address: "redis://h:1/0".to_owned(),
+            cause: Cause::of_text("NOPERM No permissions to access a key"),
+        };
+        let shown = "rejected: NOPERM No permissions to access a key (redis://h:1/0)";
+        assert_eq!(fault.to_string(), shown);
     }
 
     #[test]

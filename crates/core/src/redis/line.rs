@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use ::redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline};
-use ::redis::{RedisConnectionInfo, RedisResult, Value};
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+use ::redis::{Pipeline, Value};
+use deadpool::managed::{Object, PoolError, Timeouts};
+use tokio::time::timeout_at;
 
-use super::address::Endpoint;
 use super::chunk::Expiry;
+use super::dial::{Dialler, Wire};
 use super::engine::{Note, Settings};
 use super::event::{Client, Server};
 use super::fault::Cause;
@@ -19,56 +18,23 @@ use super::reply::Verdict;
 /// that much longer to be answered than `command_timeout`.
 const SLOWEST_NETWORK: u64 = 16 << 20;
 
-/// When an idle connection is probed by the kernel, so that what lies between keeps it open.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Where lines take their connections from.
+pub(super) type Pool = deadpool::managed::Pool<Dialler>;
 
 /// A pool that opens at most `size` connections with these settings.
 pub(super) fn pool(settings: &Settings, size: usize) -> Result<Pool, Cause> {
-    let info = connection_info(settings).map_err(|e| Cause::of(&e))?;
-    // The timeouts are kept by `Line::exchange` and `Line::open`: the library's would leave a
-    // connection usable whose commands may still run.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None);
-    let manager = Manager::new_with_config(info, config).map_err(|e| Cause::of(&e))?;
-    let pool = Pool::builder(manager)
+    let pool = Pool::builder(Dialler::new(settings.clone()))
         .max_size(size)
-        .runtime(Runtime::Tokio1)
+        .runtime(deadpool::Runtime::Tokio1)
         .build();
     pool.map_err(|_| Cause::Protocol {
         expected: "a pool that needs no more than a runtime",
     })
 }
 
-fn connection_info(settings: &Settings) -> RedisResult<ConnectionInfo> {
-    let address = &settings.address;
-    let endpoint = match address.endpoint() {
-        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
-        Endpoint::Unix { path } => ConnectionAddr::Unix(path.clone()),
-    };
-    // Linger 0: what a lost connection has not sent yet is thrown away (rule 5).
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_linger_time(Duration::ZERO)
-        .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE));
-    let mut redis = RedisConnectionInfo::default()
-        .set_db(i64::from(address.database()))
-        .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    if let Some(user) = address.user() {
-        redis = redis.set_username(user);
-    }
-    if let Some(password) = settings.password.as_ref().or(address.password()) {
-        redis = redis.set_password(password.reveal());
-    }
-    Ok(endpoint
-        .into_connection_info()?
-        .set_tcp_settings(tcp)
-        .set_redis_settings(redis))
-}
-
 /// A live connection.
 pub(super) struct Line {
-    connection: Connection,
+    connection: Object<Dialler>,
     pub server: Arc<Server>,
     /// What Redis calls this connection.
     pub id: u64,
@@ -90,23 +56,15 @@ impl Line {
     /// not a standalone master.
     pub async fn open(pool: &Pool, settings: &Settings, name: &str, generation: u64) -> Result<Self, Cause> {
         let limit = settings.connect_timeout;
-        match tokio::time::timeout(limit, Self::shake_hands(pool, settings, name, generation)).await {
-            Ok(line) => line,
-            Err(_) => Err(Cause::Timeout { after: limit }),
-        }
-    }
-
-    async fn shake_hands(
-        pool: &Pool,
-        settings: &Settings,
-        name: &str,
-        generation: u64,
-    ) -> Result<Self, Cause> {
-        let connection = pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => Cause::of(&error),
-            _ => Cause::Protocol {
-                expected: "a free place in the pool",
-            },
+        let deadline = tokio::time::Instant::now() + limit;
+        // The dialler keeps the time by itself, and tells in which step it was over.
+        let timeouts = Timeouts {
+            wait: Some(limit),
+            ..Timeouts::default()
+        };
+        let connection = pool.timeout_get(&timeouts).await.map_err(|error| match error {
+            PoolError::Backend(cause) => cause,
+            _ => Cause::Exhausted,
         })?;
         let server = Arc::new(Server {
             run_id: String::new(),
@@ -122,14 +80,11 @@ impl Line {
             since: Instant::now(),
             timeout: settings.connect_timeout,
         };
-        let mut hello = identity_questions();
-        hello
-            .cmd("CLIENT")
-            .arg("ID")
-            .cmd("CLIENT")
-            .arg("SETNAME")
-            .arg(name);
-        match line.ask(&hello).await {
+        let introduced = match timeout_at(deadline, line.introduce(settings, name)).await {
+            Ok(introduced) => introduced,
+            Err(_) => Err(Cause::Timeout { after: limit }),
+        };
+        match introduced {
             Ok(()) => {
                 line.timeout = settings.command_timeout;
                 Ok(line)
@@ -141,9 +96,32 @@ impl Line {
         }
     }
 
-    async fn ask(&mut self, hello: &Pipeline) -> Result<(), Cause> {
-        let replies = self.exchange(hello, 0).await?;
-        self.server = Arc::new(identity(&replies)?);
+    /// Says who we are, and asks who the server is.
+    async fn introduce(&mut self, settings: &Settings, name: &str) -> Result<(), Cause> {
+        let mut hello = Pipeline::with_capacity(8);
+        let greeting = settings.address.greeting(settings.password.as_ref());
+        let greeted = greeting.len();
+        for command in greeting {
+            hello.add_command(command);
+        }
+        add_identity_questions(&mut hello);
+        hello.cmd("CLIENT").arg("ID");
+        hello.cmd("CLIENT").arg("SETNAME").arg(name);
+        // Redis before 7.2 does not know them, and what they answer is no matter.
+        for (what, text) in [
+            ("LIB-NAME", env!("CARGO_PKG_NAME")),
+            ("LIB-VER", env!("CARGO_PKG_VERSION")),
+        ] {
+            hello.cmd("CLIENT").arg("SETINFO").arg(what).arg(text);
+        }
+        let replies = self.exchange(&hello, 0).await?;
+        let (greeting, replies) = replies.split_at(greeted);
+        for reply in greeting {
+            if let Value::ServerError(error) = reply {
+                return Err(Cause::of_reply(error));
+            }
+        }
+        self.server = Arc::new(identity(replies)?);
         match replies.get(2) {
             Some(Value::Int(id)) => self.id = *id as u64,
             Some(Value::ServerError(error)) => return Err(Cause::of_reply(error)),
@@ -170,7 +148,7 @@ impl Line {
             Ok(Ok(_)) => Err(Cause::Protocol {
                 expected: "one answer to each command",
             }),
-            Ok(Err(error)) => Err(Cause::of(&error)),
+            Ok(Err(error)) => Err(self.connection.cause(&error)),
             Err(_) => Err(Cause::Timeout { after: limit }),
         }
     }
@@ -181,7 +159,9 @@ impl Line {
     ///
     /// As [`Self::open`].
     pub async fn identify(&mut self) -> Result<Arc<Server>, Cause> {
-        let replies = self.exchange(&identity_questions(), 0).await?;
+        let mut questions = Pipeline::with_capacity(2);
+        add_identity_questions(&mut questions);
+        let replies = self.exchange(&questions, 0).await?;
         identity(&replies).map(Arc::new)
     }
 
@@ -273,14 +253,12 @@ impl Line {
     /// Ends the connection for good: it does not go back to the pool, and its socket is closed with
     /// linger 0.
     pub fn close(self) {
-        drop(Connection::take(self.connection));
+        drop::<Wire>(Object::take(self.connection));
     }
 }
 
-fn identity_questions() -> Pipeline {
-    let mut questions = Pipeline::with_capacity(4);
+fn add_identity_questions(questions: &mut Pipeline) {
     questions.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-    questions
 }
 
 fn identity(replies: &[Value]) -> Result<Server, Cause> {

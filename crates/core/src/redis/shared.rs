@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deadpool_redis::Pool;
 use tokio::sync::{Mutex, Notify};
 
+use super::client_name::{engine_name, is_predecessor};
 use super::engine::{Settings, Setup};
 use super::event::{Client, Event, Events, LossReason, PoolState, Server};
 use super::fault::{Cause, Fault};
 use super::ledger::Ledger;
-use super::line::{self, Line};
+use super::line::{self, Line, Pool};
 
 /// How many clients on servers that were left are remembered. There is at most one for each lane and change of
 /// the server.
@@ -119,21 +119,14 @@ impl Shared {
     }
 
     fn client_name(&self, role: &str) -> String {
-        format!(
-            "{}:{role}:{}:{}",
-            self.setup.name, self.setup.owner, self.instance
-        )
+        let setup = &self.setup;
+        engine_name(&setup.name, role, &setup.label, &setup.owner, &self.instance)
     }
 
     /// Whether a client of this name belongs to another engine of this program, of whatever version, and
     /// this owner.
     pub fn is_predecessor(&self, name: &str) -> bool {
-        let program = |name: &str| name.split('/').next().map(str::to_owned);
-        let mut parts = name.rsplitn(3, ':');
-        let (instance, owner, rest) = (parts.next(), parts.next(), parts.next());
-        owner == Some(&self.setup.owner)
-            && instance != Some(&self.instance)
-            && rest.and_then(program) == program(&self.setup.name)
+        is_predecessor(name, &self.setup.name, &self.setup.owner, &self.instance)
     }
 
     /// Closes a line for good, and tells why.

@@ -196,6 +196,7 @@ pub fn settings(url: &str) -> Settings {
     Settings {
         address: Address::parse(url).unwrap(),
         password: None,
+        tls: None,
         connect_timeout: Duration::from_secs(10),
         command_timeout: Duration::from_secs(10),
     }
@@ -219,6 +220,7 @@ impl Bench {
         let setup = Setup {
             lanes,
             name: "test/1".to_owned(),
+            label: String::new(),
             owner: "me".to_owned(),
             hash_fields,
             marker: marker.map(<[u8]>::to_vec),

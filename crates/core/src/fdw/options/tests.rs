@@ -85,7 +85,9 @@ fn values_are_checked_where_they_are_set() {
         (Place::Server, "cluster_mode", "perhaps"),
         (Place::Server, "host_port", "a:b"),
         (Place::Server, "host_port", "a:1,,"),
-        (Place::Server, "host_port", "rediss://a:1"),
+        (Place::Server, "host_port", "redissss://a:1"),
+        (Place::Server, "tls_verify", "maybe"),
+        (Place::Server, "tls_ca_file", ""),
     ] {
         assert!(check(place, &given(&[(name, value)])).is_err(), "{name} {value}");
     }
