@@ -24,6 +24,18 @@ pg_configs() {
     esac
 }
 
+# Redis and Valkey of other versions than the machine's own, for the tests; scripts/setup redis-servers fetches them.
+# shellcheck disable=SC2034 # for the scripts that source this
+redis_servers=(redis-6.2.14 redis-8.2.3 valkey-8.1.8 valkey-9.1.2)
+
+# Where the program of one of them is, or will be: redis_server valkey-9.1.2
+redis_server() { echo "$(server_home)/redis-servers/$1/${1%-*}-server"; }
+
+# Why one of them is left out; scripts/setup redis-servers writes it down.
+why_redis_missing() {
+    cat "$build/redis-servers.missing/$1" 2>/dev/null || echo "not fetched: run scripts/setup redis-servers"
+}
+
 major_of() { "$1" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/'; }
 
 # The first pg_config of a version that has its server's headers, or also the server:

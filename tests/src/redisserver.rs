@@ -1,7 +1,9 @@
 //! A Redis server for one test.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::folder::Folder;
@@ -9,6 +11,14 @@ use crate::port::Port;
 use crate::{eventually, process};
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// The server's program: `redis-server` of the PATH, unless `PG_REDIS_CACHE_REDIS` names one of another brand or
+/// version, as those that `scripts/setup redis-servers` fetches. redis-cli is always that of the PATH: it prints what
+/// any server answers, and the same whoever does.
+fn redis_server() -> &'static OsString {
+    static PROGRAM: OnceLock<OsString> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into()))
+}
 
 /// A Redis server on 127.0.0.1 and on a unix socket; stopped and removed when dropped.
 ///
@@ -155,8 +165,12 @@ impl Redis {
     /// With its log, if it does not start.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "Redis runs already");
-        let mut child =
-            process::spawn_server(self.server_command(), libc::SIGKILL).expect("redis-server can be run");
+        let mut child = process::spawn_server(self.server_command(), libc::SIGKILL).unwrap_or_else(|e| {
+            panic!(
+                "{redis_server:?} cannot be run: {e}",
+                redis_server = redis_server()
+            )
+        });
         let ready = eventually("Redis to be ready", LIMIT, || {
             if child.try_wait().expect("it is our child").is_some() {
                 return Some(false);
@@ -173,7 +187,7 @@ impl Redis {
     }
 
     fn server_command(&self) -> Command {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(redis_server());
         command
             .arg("--port")
             .arg(self.port().to_string())

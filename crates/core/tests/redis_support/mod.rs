@@ -17,7 +17,7 @@ use pg_redis_cache_core::redis::{
 /// How long anything may take before a test fails. Nothing is asserted about less.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A redis-server on a socket in a folder of its own; both go with it.
+/// A Redis server on a socket in a folder of its own; both go with it.
 pub struct Server {
     folder: PathBuf,
     options: Vec<String>,
@@ -44,7 +44,9 @@ impl Server {
     }
 
     fn spawn(folder: &Path, options: &[String]) -> Child {
-        Command::new("redis-server")
+        // The same variable as that of tests/src/redisserver.rs.
+        let program = std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into());
+        Command::new(&program)
             .args([
                 "--port",
                 "0",
@@ -62,7 +64,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("redis-server is installed")
+            .unwrap_or_else(|e| panic!("{program:?} cannot be run: {e}"))
     }
 
     fn wait_until_it_answers(&self) {
