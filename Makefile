@@ -15,7 +15,7 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install everything that any target needs
-	@scripts/setup build servers versions lint
+	@scripts/setup build servers versions redis-servers lint
 
 install: ## build and install into the PostgreSQL of PG_CONFIG (DESTDIR is honoured); with sudo, only what was built
 	@scripts/install install
@@ -31,8 +31,8 @@ package: ## a Debian package and a tar file in .build
 	@scripts/setup build
 	@scripts/install package
 
-test: ## all the tests, on PostgreSQL 15, 16 and 18 (PG_CONFIG=…: on that one)
-	@scripts/setup build servers versions
+test: ## all the tests, on PostgreSQL 15, 16 and 18, a part of them with older and newer Redis and Valkey (PG_CONFIG=…, PG_REDIS_CACHE_REDIS=…: on that one)
+	@scripts/setup build servers versions redis-servers
 	@scripts/test
 
 lint: ## formatting, clippy, documentation, licences, shell scripts; any warning is an error

@@ -3,7 +3,11 @@ SELECT make_redis_server();
 CREATE FOREIGN TABLE redis_zset (member text, score float8) SERVER redis_server OPTIONS (table_type 'zset', table_key_prefix 'leaderboard');
 INSERT INTO redis_zset VALUES ('player1', 100.5), ('player2', 95.0), ('player3', '-infinity'), ('player4', 1e300), ('player5', 0.1);
 SELECT * FROM redis_zset ORDER BY score DESC;
-\! redis ZRANGE leaderboard 0 -1 WITHSCORES
+-- (how a score is written depends on Redis: 0.1 is 0.10000000000000001 before 7.2)
+\! redis ZRANGE leaderboard 0 -1
+\! redis ZRANGE leaderboard -inf -inf BYSCORE
+\! redis ZRANGE leaderboard 0.1 0.1 BYSCORE
+\! redis ZRANGE leaderboard 1e300 1e300 BYSCORE
 UPDATE redis_zset SET score = '200' WHERE member = 'player1';
 SELECT * FROM redis_zset WHERE member = 'player1';
 SELECT * FROM redis_zset WHERE member IN ('player1', 'player2', 'player9') ORDER BY score;

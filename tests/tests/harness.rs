@@ -1,5 +1,6 @@
 //! The harness itself: servers start, stop, crash and come back, and the oracles see what is wrong.
 
+use std::process::Command;
 use std::time::Duration;
 
 use pg_redis_cache_tests::{
@@ -269,6 +270,27 @@ fn the_version_oracle_survives_a_redis_that_was_killed() {
     redis.start_again();
     show(&redis, "2");
     assert_eq!(oracle.assert_held().advances, 2);
+}
+
+#[test]
+fn redis_is_the_one_that_was_asked_for() {
+    let program = std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into());
+    let printed = Command::new(program)
+        .arg("--version")
+        .output()
+        .expect("the program can be run");
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    let redis = Redis::start();
+    let told: String = redis::cmd("INFO")
+        .arg("server")
+        .query(&mut redis.connection())
+        .unwrap();
+    // Valkey also tells the version of Redis that it was once a copy of.
+    let version = ["valkey_version:", "redis_version:"]
+        .iter()
+        .find_map(|field| told.lines().find_map(|line| line.strip_prefix(field)))
+        .expect("INFO tells a version");
+    assert!(printed.contains(&format!("v={version} ")), "{version}: {printed}");
 }
 
 #[test]

@@ -391,7 +391,7 @@ fn two_histories_with_as_many_transactions_are_told_apart() {
 
 #[test]
 fn a_redis_that_was_restarted_purges() {
-    let mut world = world_with(|world| world.redis_args(&["--save", "3600 1"]));
+    let mut world = world_with(|world| world.redis_args(&["--save", "3600", "1"]));
     world.postgres.stop(Shutdown::Fast);
     plant(&world.redis);
     world.redis.stop();
