@@ -127,8 +127,12 @@ fn a_backend_is_killed_and_everything_is_purged() {
     for _ in 0..2 {
         let mut victim = trial.world.connect();
         let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        // In a deadlock with the load's writers it is these that have to give way.
         victim
-            .batch_execute("BEGIN; UPDATE doc SET version = version + 1000, doomed = true WHERE id = 1")
+            .batch_execute(
+                "BEGIN; SET LOCAL deadlock_timeout = '1h';
+                 UPDATE doc SET version = version + 1000, doomed = true WHERE id = 1",
+            )
             .unwrap();
         plant(&trial.world.redis);
         trial.world.postgres.signal(pid as u32, libc::SIGKILL);

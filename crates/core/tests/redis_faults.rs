@@ -379,10 +379,10 @@ fn a_stop_does_not_wait_for_an_absent_server() {
 fn without_the_right_to_kill_what_was_in_flight_is_lost() {
     let mut server = Server::start(&[]);
     let mut redis = server.client();
-    let rules = ["bob", "on", ">pw", "~*", "+@all", "-client|kill"];
     redis::cmd("ACL")
         .arg("SETUSER")
-        .arg(&rules)
+        .arg(&["bob", "on", ">pw", "~*", "+@all"])
+        .arg(&client_rights_without("kill"))
         .query::<()>(&mut redis)
         .unwrap();
     let impatient = Settings {
@@ -503,13 +503,26 @@ fn what_was_sent_to_a_server_that_was_left_does_not_run_once_it_is_met_again() {
     assert_eq!(lost(&bench), []);
 }
 
+/// Rules of an ACL for the CLIENT commands that the engine uses, but for one. (Redis 6.2 can give a subcommand and not
+/// take it away.)
+fn client_rights_without(forbidden: &str) -> Vec<String> {
+    let others = ["id", "setname", "list", "kill"]
+        .iter()
+        .filter(|command| **command != forbidden)
+        .map(|command| format!("+client|{command}"));
+    ["-client".to_owned()].into_iter().chain(others).collect()
+}
+
 #[test]
 fn who_may_not_see_earlier_clients_loses_everything_once() {
-    for forbidden in ["-client|list", "-client|setname"] {
+    for forbidden in ["list", "setname"] {
         let server = Server::start(&[]);
         let mut redis = server.client();
-        let user = ["SETUSER", "u", "on", ">secret", "~*", "+@all", forbidden];
-        redis::cmd("ACL").arg(&user).query::<()>(&mut redis).unwrap();
+        redis::cmd("ACL")
+            .arg(&["SETUSER", "u", "on", ">secret", "~*", "+@all"])
+            .arg(&client_rights_without(forbidden))
+            .query::<()>(&mut redis)
+            .unwrap();
         let mut bench = Bench::start(1, settings(&server.url("&user=u&pass=secret")));
         bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
         assert_eq!(lost(&bench), [None], "{forbidden}");
@@ -552,12 +565,11 @@ fn a_fill_whose_connection_is_lost_ends_without_a_key() {
 
 #[test]
 fn a_purge_begins_again_on_another_connection() {
-    let server = Server::start(&["--enable-debug-command", "local"]);
+    let server = Server::start(&[]);
     let mut redis = server.client();
-    redis::cmd("DEBUG")
-        .arg("POPULATE")
-        .arg(200_000)
-        .arg("user")
+    redis::cmd("EVAL")
+        .arg("for i = 1, 200000 do redis.call('SET', 'user:' .. i, i) end")
+        .arg(0)
         .query::<()>(&mut redis)
         .unwrap();
     let mut bench = Bench::start(1, settings(&server.url("")));
