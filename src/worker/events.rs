@@ -114,9 +114,9 @@ impl Worker {
         self.connected = true;
         if self.connection_in_order() {
             self.shared.control().reconnects.fetch_add(1, Ordering::Relaxed);
-            pgrx::log!("pg_redis_cache: connected to Redis {} again", server.version);
+            pgrx::log!("pg_redis_cache: connected to {} again", server.version);
         } else if changed {
-            pgrx::log!("pg_redis_cache: connected to Redis {}", server.version);
+            pgrx::log!("pg_redis_cache: connected to {}", server.version);
         }
         self.server = Some(server);
     }

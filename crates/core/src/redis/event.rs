@@ -179,7 +179,7 @@ pub struct Server {
     pub run_id: String,
     /// `master_replid`: names the data set's history.
     pub replication_id: String,
-    /// `redis_version`.
+    /// Brand and version, as `Redis 7.0.15`.
     pub version: String,
 }
 

@@ -306,10 +306,16 @@ fn identity(replies: &[Value]) -> Result<Server, Cause> {
     Ok(Server {
         run_id: required(&server, "run_id", "run_id in INFO server")?,
         replication_id: required(&replication, "master_replid", "master_replid in INFO replication")?,
-        version: info_field(&server, "redis_version")
-            .unwrap_or("unknown")
-            .to_owned(),
+        version: brand_and_version(&server),
     })
+}
+
+/// Valkey's `redis_version` is that of the Redis that it stays compatible with (version.h, REDIS_VERSION).
+fn brand_and_version(server: &str) -> String {
+    [("valkey_version", "Valkey"), ("redis_version", "Redis")]
+        .iter()
+        .find_map(|(field, brand)| Some(format!("{brand} {}", info_field(server, field)?)))
+        .unwrap_or_else(|| "Redis, version unknown".to_owned())
 }
 
 fn info_text(reply: &Value) -> Result<String, Cause> {
@@ -377,13 +383,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_tells_its_brand() {
+        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n";
+        assert_eq!(brand_and_version(valkey), "Valkey 9.1.2");
+        assert_eq!(brand_and_version("redis_version:6.2.14\r\n"), "Redis 6.2.14");
+        assert_eq!(brand_and_version("run_id:abc\r\n"), "Redis, version unknown");
+    }
+
+    #[test]
     fn only_a_standalone_master_is_taken() {
         let server = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:abc\r\n";
         let master = "# Replication\r\nrole:master\r\nmaster_replid:def\r\n";
         let expected = Server {
             run_id: "abc".into(),
             replication_id: "def".into(),
-            version: "7.0.15".into(),
+            version: "Redis 7.0.15".into(),
         };
         assert_eq!(info(server, master), Ok(expected));
         assert_eq!(
