@@ -20,6 +20,16 @@ fn redis_server() -> &'static OsString {
     PROGRAM.get_or_init(|| std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into()))
 }
 
+/// What the server's program says of itself: `Redis server v=7.0.15 …`.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn redis_version() -> String {
+    let printed = Command::new(redis_server()).arg("--version").output();
+    let printed = printed.unwrap_or_else(|e| panic!("{:?} cannot be run: {e}", redis_server()));
+    String::from_utf8_lossy(&printed.stdout).into_owned()
+}
+
 /// A Redis server on 127.0.0.1 and on a unix socket; stopped and removed when dropped.
 ///
 /// It saves nothing unless told to by its arguments. Its port stays its own while it is down.
