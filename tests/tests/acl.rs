@@ -31,7 +31,7 @@ fn the_rights_that_the_readme_names_are_enough() {
     );
     redis::cmd("ACL")
         .arg(&["SETUSER", "pg_cache"])
-        .arg(&rule_of_the_readme())
+        .arg(rule_of_the_readme())
         .exec(&mut world.redis())
         .expect("Redis knows what the rule says");
     let url = format!("redis://pg_cache:password@127.0.0.1:{}/0", world.redis.port());
