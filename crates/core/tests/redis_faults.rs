@@ -382,7 +382,7 @@ fn without_the_right_to_kill_what_was_in_flight_is_lost() {
     redis::cmd("ACL")
         .arg("SETUSER")
         .arg(&["bob", "on", ">pw", "~*", "+@all"])
-        .arg(&client_rights_without("kill"))
+        .arg(client_rights_without("kill"))
         .query::<()>(&mut redis)
         .unwrap();
     let impatient = Settings {
@@ -520,7 +520,7 @@ fn who_may_not_see_earlier_clients_loses_everything_once() {
         let mut redis = server.client();
         redis::cmd("ACL")
             .arg(&["SETUSER", "u", "on", ">secret", "~*", "+@all"])
-            .arg(&client_rights_without(forbidden))
+            .arg(client_rights_without(forbidden))
             .query::<()>(&mut redis)
             .unwrap();
         let mut bench = Bench::start(1, settings(&server.url("&user=u&pass=secret")));
