@@ -37,7 +37,7 @@ pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
 pub use port::Port;
 pub use proxy::Proxy;
 pub use rediscluster::RedisCluster;
-pub use redisserver::{Redis, redis_server};
+pub use redisserver::{Redis, redis_version};
 pub use row_oracle::{Comparison, Difference, Format, RowOracle};
 pub use topic::{topic_environment, topic_world, topics};
 pub use trial::Trial;

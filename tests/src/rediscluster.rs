@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::port::Port;
+use crate::redisserver::redis_version;
 use crate::{Redis, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -48,16 +49,19 @@ impl RedisCluster {
     fn add(&mut self) -> &Redis {
         let bus = Port::claim();
         let number = bus.number.to_string();
-        let args = [
+        let mut args = vec![
             "--cluster-enabled",
             "yes",
-            "--cluster-port",
-            &number,
             "--cluster-node-timeout",
             NODE_TIMEOUT,
             "--cluster-config-file",
             "nodes.conf",
         ];
+        // Redis 6.2 knows no other port for the bus than its own port and 10,000, which something else may have: it does
+        // not start then, and says so.
+        if !redis_version().contains(" v=6.") {
+            args.extend(["--cluster-port", &number]);
+        }
         self.nodes.push(Redis::start_with(&args));
         self.buses.push(bus);
         &self.nodes[self.nodes.len() - 1]

@@ -15,9 +15,19 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The server's program: `redis-server` of the PATH, unless `PG_REDIS_CACHE_REDIS` names one of another brand or
 /// version, as those that `scripts/setup redis-servers` fetches. redis-cli is always that of the PATH: it prints what
 /// any server answers, and the same whoever does.
-pub fn redis_server() -> &'static OsString {
+fn redis_server() -> &'static OsString {
     static PROGRAM: OnceLock<OsString> = OnceLock::new();
     PROGRAM.get_or_init(|| std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into()))
+}
+
+/// What the server's program says of itself: `Redis server v=7.0.15 …`.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn redis_version() -> String {
+    let printed = Command::new(redis_server()).arg("--version").output();
+    let printed = printed.unwrap_or_else(|e| panic!("{:?} cannot be run: {e}", redis_server()));
+    String::from_utf8_lossy(&printed.stdout).into_owned()
 }
 
 /// A Redis server on 127.0.0.1 and on a unix socket; stopped and removed when dropped.
