@@ -64,6 +64,11 @@ END $$;
 CREATE TRIGGER tell AFTER DELETE ON cached.users FOR EACH ROW EXECUTE FUNCTION tell();
 DELETE FROM cached.users WHERE id IN (30, 31);
 DROP TRIGGER tell ON cached.users;
+-- where the worker writes, and nowhere else
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port '127.0.0.1:1');
+CREATE FOREIGN TABLE elsewhere (id int) SERVER elsewhere OPTIONS (mapping 'users');
+DELETE FROM elsewhere WHERE id = 1;
+TRUNCATE elsewhere;
 
 -- cursors, with deletes between
 BEGIN;

@@ -103,3 +103,11 @@ TRUNCATE wrong;
 \! redis GET h2
 TRUNCATE h, l, g;
 \! redis EXISTS h l g
+-- a statement that reads its own table once more does not see its own changes
+CREATE FOREIGN TABLE twice (f text, v text) SERVER redis_server OPTIONS (table_type 'hash', table_key_prefix 'twice', batch_size '100');
+INSERT INTO twice SELECT i, i % 3000 + 1 FROM generate_series(1, 3000) i;
+ANALYZE twice;
+SET enable_hashjoin = off; SET enable_mergejoin = off;
+UPDATE twice SET v = b.v || 'x' FROM twice b WHERE twice.v = b.f;
+SELECT count(*) FILTER (WHERE v LIKE '%xx') AS of_changed, count(*) FILTER (WHERE v LIKE '%x') AS changed FROM twice;
+RESET enable_hashjoin; RESET enable_mergejoin;

@@ -78,3 +78,7 @@ SELECT count(*) AS asked, (SELECT count(*) FROM (SELECT * FROM oc OFFSET 0) s WH
     FROM oc WHERE id > '9-440' AND id < '11-5';
 SELECT count(*) AS asked, (SELECT count(*) FROM (SELECT * FROM o OFFSET 0) s WHERE id > '5-440' AND id < '9-5') AS read_all
     FROM o WHERE id > '5-440' AND id < '9-5';
+-- an id that Redis writes otherwise comes back as Redis has it
+CREATE FOREIGN TABLE short_ids (id text, f text) SERVER redis_server OPTIONS (table_type 'stream', table_key_prefix 'short_ids');
+INSERT INTO short_ids VALUES ('5', 'a'), ('7-01', 'b'), ('8-2', 'c') RETURNING id;
+SELECT id FROM short_ids;

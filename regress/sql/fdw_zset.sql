@@ -54,3 +54,15 @@ UPDATE rounds SET score = score + 1 WHERE member = 'alice';
 UPDATE rounds SET key = 'round:3' WHERE key = 'round:2' AND score > 300;
 DELETE FROM rounds WHERE member = 'bob';
 SELECT * FROM rounds ORDER BY key, score;
+-- an order by score does not lose what the members are asked for
+CREATE FOREIGN TABLE ordered (member text, score float8) SERVER redis_server OPTIONS (table_type 'zset', table_key_prefix 'ordered');
+INSERT INTO ordered SELECT 'm' || i, i FROM generate_series(1, 50) i;
+INSERT INTO ordered VALUES ('a', 1), ('ab', 2), ('c', 'inf'), ('d', '-inf');
+SELECT * FROM ordered WHERE member LIKE 'a%' ORDER BY score DESC LIMIT 1;
+SELECT max(score), min(score) FROM ordered WHERE member LIKE 'a%';
+SELECT * FROM (SELECT * FROM ordered WHERE member ^@ 'a' ORDER BY score LIMIT 5) s;
+SELECT * FROM ordered WHERE member LIKE 'a%' AND score > 1 ORDER BY score DESC LIMIT 5;
+SELECT row_number() OVER (ORDER BY score), member FROM ordered WHERE member LIKE 'a%' LIMIT 1;
+SET enable_sort = off; SET enable_hashagg = off;
+SELECT score, count(*) FROM ordered WHERE member ^@ 'a' GROUP BY score ORDER BY 1;
+RESET enable_sort; RESET enable_hashagg;

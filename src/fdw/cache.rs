@@ -116,7 +116,7 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
     let tls = wants_tls.then(|| tls_files(own.is_some(), last).load());
     let made_by = own.is_none().then(settings);
     // The password file is for the settings' own user.
-    let clustered = addresses.len() > 1 || last("cluster_mode").is_some_and(|mode| options::is_true(&mode));
+    let clustered = last("cluster_mode").map(|mode| options::is_true(&mode));
     let credentials = Credentials {
         password: password.or(of_settings),
         tls,

@@ -5,11 +5,12 @@
 //! tried again until `pg_redis_cache.command_timeout` is over. What is done to one key is done in the order in which
 //! it was sent: all commands of a slot are redirected from the first on.
 //!
+//! A cursor of HSCAN, SSCAN or ZSCAN is one node's own: if the key's slot moves in the middle, it is an ERROR.
 //! A SCAN of all masters misses keys that move meanwhile from one that is still to come to one that is through. So the
 //! slots are looked at before and after it: if they have moved, or are on their way, it is an ERROR.
 use std::{
     cell::RefCell,
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -42,11 +43,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that a server belongs to, if it does.
-    pub fn of(connection: &Shared, seeds: Vec<Address>, credentials: &Credentials) -> Option<Self> {
+    /// The cluster that a server belongs to, if it does. One that does not let its slots be asked for is taken for none,
+    /// unless it must be one: then it raises.
+    pub fn of(
+        connection: &Shared,
+        seeds: Vec<Address>,
+        credentials: &Credentials,
+        required: bool,
+    ) -> Option<Self> {
         let mut wire = connection.wire();
         let reply = question(&mut wire, &[b"CLUSTER", b"SLOTS"]);
-        if matches!(&reply, Reply::Error(text) if text.contains("cluster support disabled")) {
+        if let Reply::Error(text) = &reply
+            && (!required || text.contains("cluster support disabled"))
+        {
             return None;
         }
         let slots = read_slots(reply, &wire);
@@ -123,14 +132,19 @@ impl Cluster {
             }
         }
         if !still {
-            raise(
-                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                "the cluster's slots have moved while its keys were looked for",
-                "A key that moves meanwhile can be missed.",
-                "Try again when the cluster has been resharded.",
-            );
+            moved();
         }
     }
+}
+
+/// Slots have moved under a scan.
+fn moved() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "the cluster's slots have moved while they were scanned",
+        "What moves meanwhile can be missed.",
+        "Try again when the cluster has been resharded.",
+    )
 }
 
 fn question(wire: &mut Wire, words: &[&[u8]]) -> Reply {
@@ -161,6 +175,8 @@ pub struct ClusterLine {
     asked: VecDeque<Asked>,
     /// The slots at the beginning of a SCAN.
     scanned: Slots,
+    /// Where the keys of a slot are stepped through.
+    stepped: HashMap<u16, Node>,
     round_trips: u64,
     /// What wires have done that are gone.
     spent: Figures,
@@ -174,6 +190,7 @@ impl ClusterLine {
             wires: Vec::new(),
             asked: VecDeque::new(),
             scanned: Slots::default(),
+            stepped: HashMap::new(),
             round_trips: 0,
             spent: Figures::default(),
         }
@@ -264,6 +281,9 @@ impl ClusterLine {
                 break;
             }
             let asking = matches!(redirection, Redirection::Ask(_));
+            if part.step == Some(false) && redirection != Redirection::Later {
+                moved();
+            }
             node = match redirection {
                 Redirection::Ask(node) => node,
                 Redirection::Moved(node) => {
@@ -280,6 +300,9 @@ impl ClusterLine {
                     cluster.master(slot)
                 }
             };
+            if part.step.is_some() {
+                self.stepped.insert(slot, node.clone());
+            }
             reply = self.send_again(&node, part, asking);
         }
         reply
@@ -306,7 +329,13 @@ impl ClusterLine {
     /// The nodes that a part goes to.
     fn nodes(&mut self, part: Part) -> Vec<(Node, Part)> {
         if part.to != To::Every {
-            return vec![(self.node(part.to), part)];
+            let node = self.node(part.to);
+            if let (To::Slot(slot), Some(_)) = (part.to, part.step)
+                && *self.stepped.entry(slot).or_insert_with(|| node.clone()) != node
+            {
+                moved();
+            }
+            return vec![(node, part)];
         }
         let masters = self.cluster.borrow().slots.masters().to_vec();
         masters.into_iter().map(|node| (node, part.clone())).collect()

@@ -13,6 +13,9 @@ use crate::sql::{raise, sqlstate};
 /// Where to look when the two do not come together on TLS.
 const TLS_HINT: &str = "See the server's options tls_ca_file, tls_cert_file, tls_key_file and tls_verify, or the settings pg_redis_cache.tls_….";
 
+/// What a statement that changes something has to reckon with.
+const UNKNOWN_FATE: &str = "What was being changed may have been changed, or may still be.";
+
 /// No connection could be made.
 pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
     let cause = Cause::of_io(problem);
@@ -49,16 +52,28 @@ pub fn lost(address: &str, problem: &io::Error) -> ! {
         (_, Trouble::Tls) => (cause.to_string(), TLS_HINT),
         (io::ErrorKind::TimedOut, _) => (
             "There was no answer within pg_redis_cache.command_timeout.".to_string(),
-            "",
+            UNKNOWN_FATE,
         ),
-        (io::ErrorKind::UnexpectedEof, _) => ("Redis closed the connection.".to_string(), ""),
-        _ => (cause.to_string(), ""),
+        (io::ErrorKind::UnexpectedEof, _) => ("Redis closed the connection.".to_string(), UNKNOWN_FATE),
+        _ => (cause.to_string(), UNKNOWN_FATE),
     };
     raise(
         sqlstate::of(&cause),
         format!("the connection to Redis at {address} was lost"),
         detail,
         hint,
+    )
+}
+
+/// Keys of a mapping can be deleted where the worker writes them alone.
+pub fn elsewhere(server: &str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "keys of a mapping cannot be deleted through a server with an address of its own",
+        format!(
+            "Server \"{server}\" has the option host_port; the mapping's keys are at pg_redis_cache.url."
+        ),
+        "Make the foreign table on the server redis_cache.",
     )
 }
 
@@ -90,7 +105,7 @@ pub fn refused(text: &str) -> ! {
     let (code, hint) = match text.split(' ').next().unwrap_or_default() {
         "MOVED" | "ASK" | "CROSSSLOT" => (
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "The server is part of a Redis Cluster: give it the option cluster_mode 'true'.",
+            "The server is part of a Redis Cluster: give it the option cluster_mode 'true', and its user CLUSTER SLOTS.",
         ),
         _ if cause.kind() == Trouble::Auth => (
             sqlstate::of(&cause),

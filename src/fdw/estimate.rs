@@ -40,6 +40,9 @@ fn is_about_connections(code: PgSqlErrorCode) -> bool {
         PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION
             | PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE
             | PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
+            | PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
+            | PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION
+            | PgSqlErrorCode::ERRCODE_FDW_ERROR
     )
 }
 

@@ -20,11 +20,13 @@ pub enum Route {
 }
 
 impl Route {
-    /// Connects to the first of the addresses that can be reached, and asks it for its cluster if it may have one; raises
-    /// if none can be reached.
-    pub fn open(addresses: Vec<Address>, credentials: &Credentials, clustered: bool) -> Self {
+    /// Connects to the first of the addresses that can be reached, and asks it for its cluster unless it is said to have
+    /// none; raises if none can be reached.
+    pub fn open(addresses: Vec<Address>, credentials: &Credentials, clustered: Option<bool>) -> Self {
         let connection = Shared::open(&addresses, credentials);
-        if clustered && let Some(cluster) = Cluster::of(&connection, addresses, credentials) {
+        if clustered != Some(false)
+            && let Some(cluster) = Cluster::of(&connection, addresses, credentials, clustered == Some(true))
+        {
             return Self::Cluster(Rc::new(RefCell::new(cluster)));
         }
         Self::One(connection)

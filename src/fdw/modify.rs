@@ -6,7 +6,7 @@
 use std::{collections::HashSet, ffi::c_int};
 
 use pg_redis_cache_core::fdw::{
-    Commands, Element, Kind, Reply, Role, options,
+    Commands, Element, Kind, Reply, Role, interval, options,
     step::Key,
     writing::{self, APPENDED, Changes, Lifetime, Name, Put},
 };
@@ -156,6 +156,9 @@ unsafe fn start(
             _ => Vec::new(),
         };
         let when = when(&table, operation, &updated, relation, state);
+        if table.mapping.is_some() {
+            table.check_is_cache();
+        }
         let user = compat::modify_user(relation, state);
         let modify = Modify {
             user,
@@ -276,7 +279,7 @@ impl Modify {
             Element::Item { index, .. } => {
                 *index == APPENDED && self.table.layout.place(&Role::Index).is_some()
             }
-            Element::Entry { id, .. } => id.contains(&b'*'),
+            Element::Entry { id, .. } => !interval::is_canonical(id),
             _ => false,
         }
     }

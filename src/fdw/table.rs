@@ -101,6 +101,14 @@ impl Table {
         self.key.clone()
     }
 
+    /// Raises unless the table's server is where the worker writes its mapping's keys.
+    pub fn check_is_cache(&self) {
+        let server = catalog::server(self.server);
+        if server.given.iter().any(|(name, _)| name == "host_port") {
+            error::elsewhere(&self.server_name);
+        }
+    }
+
     /// A condition on the column at a place, if Redis can be asked by it.
     pub fn shape(&self, place: usize, comparison: Comparison) -> Option<Shape> {
         let target = condition::target(self.layout.role(place)?)?;

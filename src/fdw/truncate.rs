@@ -27,6 +27,7 @@ pub unsafe extern "C-unwind" fn truncate(
     let user = unsafe { pg_sys::GetUserId() };
     for table in tables {
         if let Some(mapping) = &table.mapping {
+            table.check_is_cache();
             queue::invalidate_mapping(sql::shared(), mapping.index);
             continue;
         }

@@ -76,6 +76,8 @@ pub unsafe fn when(
         CmdType::CMD_INSERT => reads,
         // Its plan may scan the table again and again, and what the transaction has changed cannot be read.
         _ if table.options.transactional => true,
+        // It may read by another scan what it changes.
+        _ if reads => true,
         CmdType::CMD_DELETE => matches!(table.options.kind, Kind::List | Kind::Zset),
         _ => table.options.kind == Kind::List || !updated.iter().all(keeps_place),
     };

@@ -146,7 +146,7 @@ fn every_type_is_spread_over_the_nodes() {
 }
 
 #[test]
-fn a_node_by_itself_says_what_is_missing() {
+fn one_node_leads_to_all_unless_it_is_told_not_to() {
     let cluster = RedisCluster::start(3, false);
     let world = World::builder().start();
     let port = cluster.nodes[0].port();
@@ -155,18 +155,19 @@ fn a_node_by_itself_says_what_is_missing() {
     ));
     world.execute(&table("v", "key text, value text", "string", "v:*"));
     let mut client = world.connect();
-    let (state, text) = refused(
-        &mut client,
-        "INSERT INTO v SELECT 'v:' || i, i FROM generate_series(1, 50) i",
-    );
+    let insert = "INSERT INTO v SELECT 'v:' || i, i FROM generate_series(1, 50) i";
+    client.batch_execute(insert).unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM v"), 50);
+    client
+        .batch_execute("ALTER SERVER r OPTIONS (ADD cluster_mode 'false')")
+        .unwrap();
+    let (state, text) = refused(&mut client, insert);
     assert_eq!(state, SqlState::FEATURE_NOT_SUPPORTED);
     assert!(text.contains("cluster_mode 'true'"), "{text}");
     client
-        .batch_execute("ALTER SERVER r OPTIONS (cluster_mode 'true')")
+        .batch_execute("ALTER SERVER r OPTIONS (SET cluster_mode 'true')")
         .unwrap();
-    client
-        .batch_execute("INSERT INTO v SELECT 'v:' || i, i FROM generate_series(1, 50) i")
-        .unwrap();
+    client.batch_execute(insert).unwrap();
     assert_eq!(number(&mut client, "SELECT count(*) FROM v"), 50);
 }
 
@@ -252,6 +253,31 @@ fn slots_may_move_meanwhile() {
     assert_eq!(
         number(&mut client, "SELECT count(*) FROM h WHERE value <> ''"),
         200 * written
+    );
+}
+
+/// A cursor of HSCAN is one node's own.
+#[test]
+fn a_key_that_moves_while_it_is_read_is_told() {
+    let cluster = RedisCluster::start(3, false);
+    let world = world(&cluster);
+    world.execute(
+        "CREATE FOREIGN TABLE big (field text, value text) SERVER r \
+         OPTIONS (table_type 'hash', table_key_prefix 'big', batch_size '1000')",
+    );
+    world.execute("INSERT INTO big SELECT i, i FROM generate_series(1, 20000) i");
+    let mut client = world.connect();
+    client
+        .batch_execute("BEGIN; DECLARE c CURSOR FOR SELECT * FROM big; FETCH 100 FROM c")
+        .unwrap();
+    let from = cluster.master_of("big");
+    cluster.reshard(from, (from + 1) % 3, 5461);
+    let (state, text) = refused(&mut client, "FETCH ALL FROM c");
+    assert_eq!(state, SqlState::T_R_SERIALIZATION_FAILURE, "{text}");
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(
+        number(&mut client, "SELECT count(*) FROM big WHERE value <> ''"),
+        20_000
     );
 }
 

@@ -58,9 +58,10 @@ impl Follower {
             return None;
         }
         if let Some(read) = self.read.as_ref().filter(|read| read.batch == ahead.batch)
-            && let Some(rows) = read.lookups.rows(ahead.current - read.from)
+            && let lookup = ahead.current - read.from
+            && lookup < read.lookups.len()
         {
-            return Some(rows);
+            return read.lookups.rows(lookup);
         }
         self.read = None;
         self.read(scan, conditions, &ahead);

@@ -213,20 +213,32 @@ pub unsafe fn joins(root: *mut pg_sys::PlannerInfo, pushed: &Pushed) -> bool {
 
 /// Whether such conditions find rows by their keys or names, so that many look-ups can be made at once.
 fn is_looked_up(table: &Table, all: &[Pushed], joining: &[Pushed]) -> bool {
+    let is_point = |one: &&Pushed| matches!(one.shape.comparison, Comparison::Equal | Comparison::Any);
     let by = |conditions: &[Pushed], target| {
-        let is_point = |one: &&Pushed| matches!(one.shape.comparison, Comparison::Equal | Comparison::Any);
         conditions
             .iter()
             .filter(is_point)
             .any(|one| one.shape.target == target)
     };
+    // Look-ups that differ in more than names are not read together.
+    let names = |target| {
+        matches!(
+            target,
+            Target::Key | Target::Name | Target::Index | Target::Part(_)
+        )
+    };
+    if !joining
+        .iter()
+        .all(|one| is_point(&one) && names(one.shape.target))
+    {
+        return false;
+    }
     if let Some(mapping) = &table.mapping {
         let parts = || (0..mapping.parts).map(Target::Part);
         return parts().all(|part| by(all, part)) && parts().any(|part| by(joining, part));
     }
     let one_key = !table.layout.has_key() || by(all, Target::Key);
-    let names = [Target::Key, Target::Name, Target::Index];
-    one_key && names.into_iter().any(|target| by(joining, target))
+    one_key && !joining.is_empty()
 }
 
 /// Whether a path's rows have all that the operands are made of.

@@ -164,6 +164,8 @@ pub enum Merge {
 #[derive(Clone, Debug)]
 pub struct Part {
     pub to: To,
+    /// Whether it is a step through one key (HSCAN, SSCAN, ZSCAN), and if so, the first: a cursor is the node's own.
+    pub step: Option<bool>,
     pub command: Commands,
 }
 
@@ -211,6 +213,12 @@ fn route_one(words: &[Vec<u8>]) -> Routed {
             merge: Merge::Sum,
         },
         b"SCAN" => scan(words),
+        b"HSCAN" | b"SSCAN" | b"ZSCAN" => {
+            let mut routed = whole(words, keys.first());
+            let begins = keys.get(1).is_some_and(|cursor| cursor == b"0");
+            routed.parts.iter_mut().for_each(|part| part.step = Some(begins));
+            routed
+        }
         // The script, how many keys, the first key.
         b"EVAL" => whole(words, keys.get(2)),
         // The command, then the key.
@@ -231,7 +239,11 @@ fn part<W: AsRef<[u8]>>(to: To, words: &[W]) -> Part {
     let words: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
     let mut command = Commands::default();
     command.push(&words);
-    Part { to, command }
+    Part {
+        to,
+        step: None,
+        command,
+    }
 }
 
 fn in_parts(name: &[u8], keys: &[Vec<u8>], merge: Merge) -> Routed {

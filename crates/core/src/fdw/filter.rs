@@ -191,9 +191,11 @@ impl Access {
 }
 
 impl Access {
-    /// The same rows of a zset in the order of their scores. What is read by name has none.
+    /// The same rows of a zset in the order of their scores, and others where the members had to match a pattern: no
+    /// command knows both. What is read by name has no order.
     #[must_use]
     pub fn by_score(mut self, descending: bool) -> Self {
+        self.exact &= !matches!(self.within, Within::Matching(_));
         self.within = match self.within {
             Within::Scores(scores) => Within::Scores(Scores { descending, ..scores }),
             Within::All | Within::Matching(_) => Within::Scores(Scores {

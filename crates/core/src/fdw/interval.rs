@@ -87,15 +87,21 @@ pub fn of_points(mut points: Vec<i64>) -> Vec<(i64, i64)> {
     ranges
 }
 
+/// Whether a text is a stream's id as Redis writes it: XADD takes others too, and makes them that.
+pub fn is_canonical(text: &[u8]) -> bool {
+    id(text).is_some()
+}
+
+fn id(text: &[u8]) -> Option<(u64, u64)> {
+    let (milliseconds, sequence) = std::str::from_utf8(text).ok()?.split_once('-')?;
+    let id = (milliseconds.parse().ok()?, sequence.parse().ok()?);
+    (format!("{}-{}", id.0, id.1).as_bytes() == text).then_some(id)
+}
+
 /// Those of the texts that are a stream's ids as Redis writes them, ascending. Any other text is nobody's id, though
 /// XRANGE may take it for one.
 pub fn ids(texts: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let id = |text: &Vec<u8>| -> Option<(u64, u64)> {
-        let (milliseconds, sequence) = std::str::from_utf8(text).ok()?.split_once('-')?;
-        let id = (milliseconds.parse().ok()?, sequence.parse().ok()?);
-        (format!("{}-{}", id.0, id.1).as_bytes() == text).then_some(id)
-    };
-    let mut ids: Vec<(u64, u64)> = texts.iter().filter_map(id).collect();
+    let mut ids: Vec<(u64, u64)> = texts.iter().filter_map(|text| id(text)).collect();
     ids.sort_unstable();
     let text = |(milliseconds, sequence)| format!("{milliseconds}-{sequence}").into_bytes();
     ids.into_iter().map(text).collect()

@@ -101,6 +101,16 @@ impl Lookups {
         self.readings.iter().map(Reading::window).min()
     }
 
+    /// How many look-ups were gathered.
+    pub fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
     /// The rows of a look-up, by its place among those that were gathered; none if it must be read by itself.
     pub fn rows(&self, lookup: usize) -> Option<Vec<Row>> {
         let Wanted { keys, names } = self.wanted.get(lookup)?.as_ref()?;
