@@ -80,17 +80,7 @@ pub fn total(counting: &mut Counting, line: &mut Line) -> Result<u64, ReadProble
 fn sample(line: &mut Line, pattern: &[u8], kind: Kind, is_mapping: bool) -> Option<f64> {
     let mut commands = Commands::default();
     commands.push(&[b"DBSIZE"]);
-    let (count, name) = (LOOKED_AT.to_string(), kind.name().as_bytes());
-    commands.push(&[
-        b"SCAN",
-        b"0",
-        b"MATCH",
-        pattern,
-        b"COUNT",
-        count.as_bytes(),
-        b"TYPE",
-        name,
-    ]);
+    step::push_scan(&mut commands, b"0", pattern, LOOKED_AT as usize, Some(kind));
     line.send(&commands);
     let (all, found) = (line.receive(), line.receive());
     let (Reply::Integer(all), Reply::Array(parts)) = (all, found) else {

@@ -4,7 +4,7 @@ use pg_redis_cache_core::fdw::{Commands, Kind, Reply, step};
 use super::{error, line::Line};
 
 /// How many keys are looked at in a step.
-const AT_ONCE: &[u8] = b"1000";
+const AT_ONCE: usize = 1000;
 
 /// Where the first step begins.
 pub fn start() -> Option<Vec<u8>> {
@@ -13,11 +13,7 @@ pub fn start() -> Option<Vec<u8>> {
 
 /// Appends a step from this cursor on: for the keys of this pattern and, if it is given, of this type.
 pub fn push_scan(commands: &mut Commands, cursor: &[u8], pattern: &[u8], kind: Option<Kind>) {
-    let mut words: Vec<&[u8]> = vec![b"SCAN", cursor, b"MATCH", pattern, b"COUNT", AT_ONCE];
-    if let Some(kind) = kind {
-        words.extend([b"TYPE".as_slice(), kind.name().as_bytes()]);
-    }
-    commands.push(&words);
+    step::push_scan(commands, cursor, pattern, AT_ONCE, kind);
 }
 
 /// The answer to such a step: where the next one begins, if there is one, and the keys. A key may come twice.

@@ -122,18 +122,9 @@ impl Counting {
         if self.keys.is_empty()
             && let Some(Cursor { cursor, scanned, .. }) = &self.scan
         {
-            let count = KEYS_AT_ONCE.to_string();
-            let kind = self.kind.name().as_bytes();
-            commands.push(&[
-                b"SCAN",
-                cursor,
-                b"MATCH",
-                scanned,
-                b"COUNT",
-                count.as_bytes(),
-                b"TYPE",
-                kind,
-            ]);
+            let count = KEYS_AT_ONCE;
+            let kind = Some(self.kind);
+            step::push_scan(commands, cursor, scanned, count, kind);
             self.asked.push_back(Asked::Keys);
         }
     }

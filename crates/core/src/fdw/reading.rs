@@ -18,7 +18,7 @@ use super::{
     filter::{Access, KeyAccess, Within},
     resp::{Commands, Reply},
     seen::Seen,
-    step::{Key, Step, Unexpected},
+    step::{self, Key, Step, Unexpected},
 };
 use rows::Rows;
 use window::Window;
@@ -324,18 +324,9 @@ impl Reading {
         else {
             return;
         };
-        let count = self.window.count().max(*count).to_string();
-        let kind = self.needs.kind.name().as_bytes();
-        commands.push(&[
-            b"SCAN",
-            cursor,
-            b"MATCH",
-            scanned,
-            b"COUNT",
-            count.as_bytes(),
-            b"TYPE",
-            kind,
-        ]);
+        let count = self.window.count().max(*count);
+        let kind = Some(self.needs.kind);
+        step::push_scan(commands, cursor, scanned, count, kind);
         self.asked.push_back(Asked::Keys);
     }
 }

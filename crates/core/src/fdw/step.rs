@@ -193,6 +193,17 @@ fn names(
     Ok(Window { elements, next })
 }
 
+/// Appends a step of a SCAN from a cursor on, in which Redis looks at about `count` keys: those of this pattern and, if
+/// it is given, of this type.
+pub fn push_scan(commands: &mut Commands, cursor: &[u8], pattern: &[u8], count: usize, kind: Option<Kind>) {
+    let count = count.to_string();
+    let mut words: Vec<&[u8]> = vec![b"SCAN", cursor, b"MATCH", pattern, b"COUNT", count.as_bytes()];
+    if let Some(kind) = kind {
+        words.extend([b"TYPE".as_slice(), kind.name().as_bytes()]);
+    }
+    commands.push(&words);
+}
+
 /// The two parts of a SCAN's answer: the next cursor, none at the end, and what was found.
 pub fn cursor_and_found(parts: Vec<Reply>) -> Result<(Option<Vec<u8>>, Vec<Reply>), Unexpected> {
     let [cursor, found] = <[Reply; 2]>::try_from(parts).map_err(|_| Unexpected)?;
