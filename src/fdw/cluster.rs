@@ -87,8 +87,11 @@ impl Cluster {
     /// The connection to a node, or raises. One that cannot be reached may have lost its slots to another: they are
     /// asked for, for the next time.
     fn connection(&mut self, node: &Node) -> Shared {
-        if let Some((_, connection)) = self.nodes.iter().find(|(known, _)| known == node) {
-            return connection.clone();
+        if let Some(place) = self.nodes.iter().position(|(known, _)| known == node) {
+            if self.nodes[place].1.is_usable() {
+                return self.nodes[place].1.clone();
+            }
+            self.nodes.remove(place);
         }
         let address = self.address_of(node);
         match Shared::connect(&address, &self.credentials) {
@@ -110,10 +113,16 @@ impl Cluster {
 
     /// Asks for the slots: any node that can be reached, or raises.
     fn learn(&mut self) {
-        let known = self.slots.masters().iter().map(|node| self.address_of(node));
-        let mut addresses: Vec<Address> = known.collect();
-        addresses.extend(self.seeds.iter().cloned());
-        let connection = Shared::open(&addresses, &self.credentials);
+        let mut connections = self.nodes.iter().map(|(_, connection)| connection);
+        let connection = match connections.find(|connection| connection.is_usable()) {
+            Some(connection) => connection.clone(),
+            None => {
+                let known = self.slots.masters().iter().map(|node| self.address_of(node));
+                let mut addresses: Vec<Address> = known.collect();
+                addresses.extend(self.seeds.iter().cloned());
+                Shared::open(&addresses, &self.credentials)
+            }
+        };
         let mut wire = connection.wire();
         let reply = question(&mut wire, &[b"CLUSTER", b"SLOTS"]);
         self.slots = read_slots(reply, &wire);

@@ -2,6 +2,8 @@
 //!
 //! The way of reading is chosen from the plan's conditions once their operands have values: at the first row, and
 //! again after each rescan. The next window is asked for as soon as one has arrived, before its rows are handed out.
+use std::rc::Rc;
+
 use pg_redis_cache_core::fdw::{
     Access, Commands, Element, Kind, Operand, ReadProblem, Reading, Role, Row, Shape, reading::Needs,
 };
@@ -53,7 +55,7 @@ pub struct Scan {
     /// Where the scan is the inner side of a join with look-ahead.
     follower: Option<Follower>,
     /// What that has found for the present outer row.
-    found: Option<std::vec::IntoIter<Row>>,
+    found: Option<std::vec::IntoIter<Rc<Row>>>,
     /// What the scan has done, rescans included.
     pub figures: Figures,
     pub rows: u64,
@@ -197,7 +199,7 @@ impl Scan {
         }
         loop {
             let row = match (&mut self.found, &mut self.reading) {
-                (Some(found), _) => found.next(),
+                (Some(found), _) => found.next().map(Rc::unwrap_or_clone),
                 (None, reading) => reading.as_mut().and_then(Reading::next_row),
             };
             if let Some(row) = row {
@@ -217,7 +219,7 @@ impl Scan {
     }
 
     /// The rows that were asked for with those of other outer rows.
-    fn ahead(&mut self, conditions: &[(Shape, Operand)]) -> Option<std::vec::IntoIter<Row>> {
+    fn ahead(&mut self, conditions: &[(Shape, Operand)]) -> Option<std::vec::IntoIter<Rc<Row>>> {
         let mut follower = self.follower.take()?;
         let rows = follower.rows(self, conditions);
         self.follower = Some(follower);

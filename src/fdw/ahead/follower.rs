@@ -48,7 +48,7 @@ impl Follower {
 
     /// The rows for the outer row for which the scan's conditions have these operands; none if the scan must read them
     /// by itself.
-    pub fn rows(&mut self, scan: &mut Scan, conditions: &[(Shape, Operand)]) -> Option<Vec<Row>> {
+    pub fn rows(&mut self, scan: &mut Scan, conditions: &[(Shape, Operand)]) -> Option<Vec<Rc<Row>>> {
         if self.ahead.is_none() {
             self.ahead = find(self.state, self.number);
         }

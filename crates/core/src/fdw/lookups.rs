@@ -26,8 +26,8 @@ pub struct Lookups {
     turn: usize,
     /// By look-up; none if it must be read by itself.
     wanted: Vec<Option<Wanted>>,
-    named: HashMap<Key, HashMap<Vec<u8>, Row>>,
-    whole: HashMap<Key, Vec<Row>>,
+    named: HashMap<Key, HashMap<Vec<u8>, Rc<Row>>>,
+    whole: HashMap<Key, Vec<Rc<Row>>>,
     bytes: usize,
 }
 
@@ -78,6 +78,7 @@ impl Lookups {
         reading.answer(reply)?;
         while let Some(row) = reading.next_row() {
             self.bytes += row.key.len() + row.element.size() + size_of::<Row>();
+            let row = Rc::new(row);
             let key = Rc::clone(&row.key);
             if self.turn < self.by_name {
                 self.named
@@ -112,7 +113,7 @@ impl Lookups {
     }
 
     /// The rows of a look-up, by its place among those that were gathered; none if it must be read by itself.
-    pub fn rows(&self, lookup: usize) -> Option<Vec<Row>> {
+    pub fn rows(&self, lookup: usize) -> Option<Vec<Rc<Row>>> {
         let Wanted { keys, names } = self.wanted.get(lookup)?.as_ref()?;
         let Some(names) = names else {
             let rows = keys.iter().filter_map(|key| self.whole.get(&key[..]));

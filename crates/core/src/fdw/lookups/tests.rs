@@ -52,7 +52,7 @@ fn values(words: &[String]) -> Reply {
 
 fn found(lookups: &Lookups, lookup: usize) -> Option<Vec<String>> {
     let rows = lookups.rows(lookup)?;
-    let text = |row: &Row| match &row.element {
+    let text = |row: &Rc<Row>| match &row.element {
         Element::Pair { value, .. } | Element::Value(value) => {
             format!(
                 "{} {}",
