@@ -2,115 +2,13 @@
 
 mod redis_support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_core::redis::{Cause, Event, Expiry, LossReason, PurgeJob, Request, Settings};
+use pg_redis_cache_core::redis::{Cause, Event, Expiry, LossReason, Request, Settings};
 use redis::Commands;
 use redis_support::detour::Detour;
+use redis_support::versions::{check_versions, kill_client, lanes, watch_versions, write_versions};
 use redis_support::{Bench, Server, encode_fields, eventually, settings, target, ttl};
-
-/// Writes ever newer versions of a few keys until told to stop; returns the last version of each.
-fn write_versions(bench: &mut Bench, keys: usize, mut go_on: impl FnMut(u64) -> bool) -> Vec<u64> {
-    let mut last = vec![0; keys];
-    let mut version = 0;
-    let mut unacknowledged = std::collections::VecDeque::new();
-    while go_on(version) {
-        let id = bench.write(|chunk| {
-            for _ in 0..20 {
-                version += 1;
-                // Uneven, so that the same key comes several times in a batch.
-                let key = (version.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % keys;
-                last[key] = version;
-                let name = format!("v:{key}");
-                chunk.store_text(
-                    target(0, name.as_bytes()),
-                    version.to_string().as_bytes(),
-                    Expiry::Never,
-                    false,
-                );
-            }
-        });
-        unacknowledged.push_back(id);
-        if unacknowledged.len() > 100 {
-            let oldest = unacknowledged.pop_front().unwrap();
-            bench.wait_for_chunk(oldest);
-        }
-    }
-    if let Some(newest) = unacknowledged.pop_back() {
-        bench.wait_for_chunk(newest);
-    }
-    last
-}
-
-/// Polls the keys of `write_versions` and fails where one goes back; a missing key is no version.
-fn watch_versions(server: &Server, keys: usize) -> impl FnOnce() -> u64 + use<> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = stop.clone();
-    let mut redis = server.client();
-    let watcher = std::thread::spawn(move || {
-        let names: Vec<String> = (0..keys).map(|key| format!("v:{key}")).collect();
-        let mut seen = vec![0; keys];
-        let mut polls = 0;
-        while !told.load(Ordering::Relaxed) {
-            let versions: Vec<Option<u64>> = redis.mget(&names).unwrap();
-            for (key, version) in versions.into_iter().enumerate() {
-                let Some(version) = version else { continue };
-                assert!(
-                    version >= seen[key],
-                    "v:{key} went back from {} to {version}",
-                    seen[key]
-                );
-                seen[key] = version;
-            }
-            polls += 1;
-        }
-        polls
-    });
-    move || {
-        stop.store(true, Ordering::Relaxed);
-        watcher.join().unwrap()
-    }
-}
-
-fn check_versions(server: &Server, last: &[u64]) {
-    let mut redis = server.client();
-    for (key, version) in last.iter().enumerate().filter(|(_, version)| **version > 0) {
-        assert_eq!(
-            redis.get::<_, Option<u64>>(format!("v:{key}")).unwrap(),
-            Some(*version),
-            "v:{key}"
-        );
-    }
-}
-
-/// The ids of the engine's lanes.
-fn lanes(redis: &mut redis::Connection) -> Vec<u64> {
-    let list: String = redis::cmd("CLIENT").arg("LIST").query(redis).unwrap();
-    let lanes = list.lines().filter(|line| line.contains("name=test/1:lane"));
-    lanes
-        .map(|line| {
-            line.split_once("id=")
-                .unwrap()
-                .1
-                .split(' ')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        })
-        .collect()
-}
-
-fn kill_client(redis: &mut redis::Connection, id: u64) {
-    let _: u64 = redis::cmd("CLIENT")
-        .arg("KILL")
-        .arg("ID")
-        .arg(id)
-        .query(redis)
-        .unwrap();
-}
 
 fn lost(bench: &Bench) -> Vec<Option<u16>> {
     let lost = |e: &Event| {
@@ -349,7 +247,9 @@ fn an_absent_server_is_told_once_and_what_was_queued_is_written_when_it_comes() 
         )
     });
     std::thread::sleep(Duration::from_millis(300));
-    assert!(bench.try_recv().is_none(), "an event without news");
+    // How the connections are is told each second.
+    let news = std::iter::from_fn(|| bench.try_recv()).find(|e| !matches!(e, Event::Connections(_)));
+    assert!(news.is_none(), "an event without news: {news:?}");
     server.restart();
     bench.wait_for_chunk(id);
     assert_eq!(
@@ -447,12 +347,7 @@ fn the_clients_of_an_earlier_engine_are_killed_before_anything_is_written() {
 
 /// All keys of a mapping that is called `k`.
 fn purge(bench: &mut Bench, epoch: u64) {
-    bench.send(Request::Purge(PurgeJob {
-        mapping: 0,
-        epoch,
-        glob: b"k*".to_vec(),
-        matches: Arc::new(|_| true),
-    }));
+    bench.send(redis_support::purge(0, epoch, "k"));
     bench.wait_for(
         "purge",
         |e| matches!(e, Event::Purged { epoch: purged, .. } if *purged == epoch),
@@ -573,13 +468,7 @@ fn a_purge_begins_again_on_another_connection() {
         .query::<()>(&mut redis)
         .unwrap();
     let mut bench = Bench::start(1, settings(&server.url("")));
-    let job = PurgeJob {
-        mapping: 1,
-        epoch: 2,
-        glob: b"user:*".to_vec(),
-        matches: Arc::new(|_| true),
-    };
-    bench.send(Request::Purge(job));
+    bench.send(redis_support::purge(1, 2, "user:"));
     let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut redis).unwrap();
     if let Some(control) = list.lines().find(|line| line.contains("name=test/1:control")) {
         let id = control

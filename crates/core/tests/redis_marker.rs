@@ -2,9 +2,11 @@
 
 mod redis_support;
 
-use pg_redis_cache_core::redis::{Event, Expiry, Note, Request, Settings};
+use std::sync::Arc;
+
+use pg_redis_cache_core::redis::{Event, Expiry, Note, Request, Server as ServerIdentity, Settings};
 use redis::Commands;
-use redis_support::{Bench, Server, settings, target, ttl};
+use redis_support::{Bench, Server, eventually, settings, target, ttl};
 
 const MARKER: &str = "pg_redis_cache:marker:7";
 
@@ -26,8 +28,31 @@ fn markers(bench: &Bench) -> Vec<Option<Vec<u8>>> {
 }
 
 fn put(bench: &mut Bench, ticket: u64, key: &str, value: Option<&str>, expiry: Expiry) -> Result<(), String> {
+    let server = last_server(bench);
+    put_on(bench, server, ticket, key, value, expiry)
+}
+
+/// The server that was told of last.
+fn last_server(bench: &Bench) -> Arc<ServerIdentity> {
+    let told = bench.events.iter().rev().find_map(|event| match event {
+        Event::Connected { server, .. } => Some(server.clone()),
+        _ => None,
+    });
+    told.expect("a server was reached")
+}
+
+/// What is meant for that server.
+fn put_on(
+    bench: &mut Bench,
+    server: Arc<ServerIdentity>,
+    ticket: u64,
+    key: &str,
+    value: Option<&str>,
+    expiry: Expiry,
+) -> Result<(), String> {
     bench.send(Request::Note(Note {
         ticket,
+        server,
         key: key.as_bytes().to_vec(),
         value: value.map(|value| value.as_bytes().to_vec()),
         expiry,
@@ -150,6 +175,33 @@ fn a_server_that_would_not_delete_the_marker_is_not_written_to() {
 }
 
 #[test]
+fn while_the_marker_cannot_be_had_a_loss_is_told_once() {
+    let server = Server::start(&["--min-replicas-to-write", "1"]);
+    let mut redis = server.client();
+    let _: () = redis::cmd("ACL")
+        .arg(&["SETUSER", "u", "on", ">secret", "~*", "+@all", "-client"])
+        .arg(&["+client|id", "+client|setname", "+client|kill"])
+        .query(&mut redis)
+        .unwrap();
+    let mut bench = start(2, settings(&server.url("&user=u&pass=secret")));
+    bench.wait_for("refusal", |e| matches!(e, Event::Disconnected { .. }));
+    eventually("attempts", || {
+        let stats: String = redis::cmd("INFO").arg("stats").query(&mut redis).unwrap();
+        let made = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("total_connections_received:"));
+        made.is_some_and(|made| made.trim().parse::<u64>().unwrap() > 10)
+    });
+    let _: () = redis::cmd("CONFIG")
+        .arg(&["SET", "min-replicas-to-write", "0"])
+        .query(&mut redis)
+        .unwrap();
+    bench.write_and_wait(|chunk| chunk.store_text(target(1, b"k"), b"1", Expiry::Never, false));
+    let losses = bench.events.iter().filter(|e| matches!(e, Event::Lost { .. }));
+    assert_eq!(losses.count(), 1);
+}
+
+#[test]
 fn a_note_is_stored_expires_and_is_deleted() {
     let mut server = Server::start(&[]);
     let mut redis = server.client();
@@ -169,4 +221,28 @@ fn a_note_is_stored_expires_and_is_deleted() {
     assert!(!redis.exists::<_, bool>("own").unwrap());
     server.kill();
     assert!(put(&mut bench, 4, "own", Some("c"), Expiry::Never).is_err());
+}
+
+#[test]
+fn a_note_for_the_server_before_is_not_stored() {
+    let mut server = Server::start(&[]);
+    let mut bench = start(1, settings(&server.url("")));
+    bench.wait_for("connection", |e| matches!(e, Event::Connected { .. }));
+    let before = last_server(&bench);
+    let told = bench.events.len();
+    server.kill();
+    server.restart();
+    bench.wait_after(told, "another server", |e| {
+        matches!(e, Event::Connected { changed: true, .. })
+    });
+    bench.wait_after(
+        told,
+        "all connections",
+        |e| matches!(e, Event::Pool(state) if state.waiting == 0),
+    );
+    let refused = put_on(&mut bench, before, 1, "own", Some("a"), Expiry::Never);
+    assert!(refused.is_err(), "it was taken");
+    let mut redis = server.client();
+    assert!(!redis.exists::<_, bool>("own").unwrap());
+    assert_eq!(put(&mut bench, 2, "own", Some("a"), Expiry::Never), Ok(()));
 }

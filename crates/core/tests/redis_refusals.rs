@@ -2,11 +2,9 @@
 
 mod redis_support;
 
-use std::sync::Arc;
-
-use pg_redis_cache_core::redis::{Cause, Event, Expiry, PurgeJob, Request, Secret, Settings};
+use pg_redis_cache_core::redis::{Cause, Event, Expiry, Request, Secret, Settings};
 use redis::Commands;
-use redis_support::{Bench, Server, settings, target};
+use redis_support::{Bench, Server, purge, settings, target};
 
 fn lost(bench: &Bench) -> Vec<Option<u16>> {
     let lost = |e: &Event| {
@@ -104,13 +102,7 @@ fn what_a_user_may_not_do_loses_the_mapping() {
         ([1, 0, 0, 0, 0], [0, 0, 0, 0, 1])
     );
 
-    let job = PurgeJob {
-        mapping: 1,
-        epoch: 3,
-        glob: b"k*".to_vec(),
-        matches: Arc::new(|_| true),
-    };
-    bench.send(Request::Purge(job));
+    bench.send(purge(1, 3, "k"));
     let place = bench.wait_for("refusal", |e| {
         matches!(
             e,
@@ -158,12 +150,7 @@ fn a_server_that_refuses_for_now_is_waited_for() {
         |e| matches!(e, Event::Refusing { fault } if fault.to_string().contains("NOREPLICAS")),
     );
     let mut redis = server.client();
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("min-replicas-to-write")
-        .arg(0)
-        .query(&mut redis)
-        .unwrap();
+    set_needed_replicas(&mut redis, 0);
     bench.wait_for_chunk(id);
     assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
     assert_eq!(lost(&bench), []);
@@ -198,4 +185,38 @@ fn a_master_that_becomes_a_replica_is_left_until_it_is_one_again() {
         matches!(e, Event::Connected { changed: true, .. })
     });
     assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
+}
+
+#[test]
+fn a_purge_that_is_refused_for_now_holds_no_ping_up() {
+    let server = Server::start(&[]);
+    let mut redis = server.client();
+    let mut bench = Bench::start(1, settings(&server.url("")));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
+    set_needed_replicas(&mut redis, 1);
+    bench.send(purge(0, 1, "k"));
+    bench.wait_for("refusal", |e| matches!(e, Event::Refusing { .. }));
+    for ticket in 0..100 {
+        bench.send(Request::Ping { ticket });
+        bench.wait_for(
+            "pong",
+            |e| matches!(e, Event::Pong { ticket: answered, .. } if *answered == ticket),
+        );
+    }
+    // One whose waiting the pings share would be tried once for each of them.
+    let refused: String = redis::cmd("INFO").arg("errorstats").query(&mut redis).unwrap();
+    let refused = refused.split("errorstat_NOREPLICAS:count=").nth(1).unwrap();
+    let refused: u32 = refused.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(refused < 25, "{refused} attempts");
+    set_needed_replicas(&mut redis, 0);
+    bench.wait_for("purge", |e| matches!(e, Event::Purged { keys: 1, .. }));
+}
+
+fn set_needed_replicas(redis: &mut redis::Connection, count: u64) {
+    redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("min-replicas-to-write")
+        .arg(count)
+        .query::<()>(redis)
+        .unwrap();
 }

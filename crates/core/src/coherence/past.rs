@@ -20,10 +20,11 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::config::DEFAULT_SERVER;
 use crate::encode::key::KeyKind;
 
 /// Raised with each change of what a document says, or of what one that can be read would promise.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// A mapping that was active at the stop, and so has no key that is not right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,19 @@ pub struct PastMapping {
     pub kinds: Vec<KeyKind>,
     /// The key template as it prints.
     pub template: String,
+    /// The name of the server that has its keys.
+    pub server: String,
+}
+
+/// A server that had everything at the stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastServer {
+    /// What the settings call it.
+    pub name: String,
+    /// `run_id` of the Redis process.
+    pub run_id: String,
+    /// `master_replid` of its data set.
+    pub replication_id: String,
 }
 
 /// What a document says of a stop.
@@ -49,13 +63,11 @@ pub struct Past {
     pub timeline: u32,
     /// The full id that the next transaction would get.
     pub next_xid: u64,
-    /// `run_id` of the Redis process.
-    pub run_id: String,
-    /// `master_replid` of its data set.
-    pub replication_id: String,
     /// Random: no two stops have the same.
     pub nonce: String,
-    /// The active mappings.
+    /// The servers, each of which has a marker.
+    pub servers: Vec<PastServer>,
+    /// The active mappings of these servers.
     pub mappings: Vec<PastMapping>,
 }
 
@@ -129,8 +141,20 @@ impl fmt::Display for Unknown {
 impl std::error::Error for Unknown {}
 
 impl Past {
-    /// The document.
+    /// The document, as it is in the data directory.
     pub fn to_document(&self) -> String {
+        self.to_json().to_string()
+    }
+
+    /// The marker of a server: the document, and whose it is. Two names may change places.
+    pub fn to_marker(&self, server: &str) -> String {
+        let mut marker = self.to_json();
+        marker["marker_of"] = json!(server);
+        marker.to_string()
+    }
+
+    fn to_json(&self) -> Value {
+        let servers: Vec<Value> = self.servers.iter().map(server_to_json).collect();
         let mappings: Vec<Value> = self.mappings.iter().map(mapping_to_json).collect();
         json!({
             "format": FORMAT,
@@ -138,12 +162,10 @@ impl Past {
             "system_identifier": self.system_identifier,
             "timeline": self.timeline,
             "next_xid": self.next_xid,
-            "run_id": self.run_id,
-            "replication_id": self.replication_id,
             "nonce": self.nonce,
+            "servers": servers,
             "mappings": mappings,
         })
-        .to_string()
     }
 
     /// Reads a document.
@@ -156,15 +178,15 @@ impl Past {
         if document["format"].as_u64() != Some(FORMAT) {
             return Err(Unknown::Unreadable);
         }
-        let mappings = document["mappings"].as_array().ok_or(Unknown::Unreadable)?;
+        let list = |name: &str| document[name].as_array().ok_or(Unknown::Unreadable);
+        let (servers, mappings) = (list("servers")?, list("mappings")?);
         Ok(Self {
             versions: text(&document["versions"])?,
             system_identifier: number(&document["system_identifier"])?,
             timeline: number(&document["timeline"])?,
             next_xid: number(&document["next_xid"])?,
-            run_id: text(&document["run_id"])?,
-            replication_id: text(&document["replication_id"])?,
             nonce: text(&document["nonce"])?,
+            servers: servers.iter().map(server_from_json).collect::<Result<_, _>>()?,
             mappings: mappings.iter().map(mapping_from_json).collect::<Result<_, _>>()?,
         })
     }
@@ -200,27 +222,38 @@ impl Past {
         Ok(())
     }
 
-    /// Whether nobody can have written to Redis since, this document's server apart. `marker` is what was found
-    /// there; `run_id` and `replication_id` are those of the server that answers.
+    /// Whether nobody can have written to a server since, this document's PostgreSQL apart. `now` is the server that
+    /// answers by that name, and `marker` what was found there.
     ///
     /// # Errors
     ///
     /// Why somebody can have.
-    pub fn check_redis(
-        &self,
-        marker: Option<&[u8]>,
-        run_id: &str,
-        replication_id: &str,
-    ) -> Result<(), Unknown> {
+    pub fn check_redis(&self, marker: Option<&[u8]>, now: &PastServer) -> Result<(), Unknown> {
         let marker = marker.ok_or(Unknown::NoMarker)?;
-        if marker != self.to_document().as_bytes() {
+        if marker != self.to_marker(&now.name).as_bytes() {
             return Err(Unknown::OtherMarker);
         }
-        if self.run_id != run_id || self.replication_id != replication_id {
+        if !self.servers.contains(now) {
             return Err(Unknown::OtherRedis);
         }
         Ok(())
     }
+}
+
+fn server_to_json(server: &PastServer) -> Value {
+    json!({
+        "name": server.name,
+        "run_id": server.run_id,
+        "replication_id": server.replication_id,
+    })
+}
+
+fn server_from_json(server: &Value) -> Result<PastServer, Unknown> {
+    Ok(PastServer {
+        name: text(&server["name"])?,
+        run_id: text(&server["run_id"])?,
+        replication_id: text(&server["replication_id"])?,
+    })
 }
 
 pub(super) fn mapping_to_json(mapping: &PastMapping) -> Value {
@@ -230,6 +263,7 @@ pub(super) fn mapping_to_json(mapping: &PastMapping) -> Value {
         "relation": mapping.relation,
         "kinds": kinds,
         "template": mapping.template,
+        "server": mapping.server,
     })
 }
 
@@ -240,6 +274,11 @@ pub(super) fn mapping_from_json(mapping: &Value) -> Result<PastMapping, Unknown>
         relation: number(&mapping["relation"])?,
         kinds: kinds.iter().map(kind_from).collect::<Result<_, _>>()?,
         template: text(&mapping["template"])?,
+        server: match &mapping["server"] {
+            // From when there was one.
+            Value::Null => DEFAULT_SERVER.to_owned(),
+            name => text(name)?,
+        },
     })
 }
 
@@ -280,15 +319,23 @@ mod tests {
             system_identifier: 7_438_901_234_567_890_123,
             timeline: 3,
             next_xid: (1 << 32) + 740,
-            run_id: "run".into(),
-            replication_id: "repl".into(),
             nonce: "00ff".into(),
+            servers: vec![server("default", "run", "repl"), server("b", "run-b", "repl-b")],
             mappings: vec![PastMapping {
                 fingerprint: u64::MAX,
                 relation: u32::MAX,
                 kinds: KINDS.to_vec(),
                 template: "'it''s {id}'".into(),
+                server: "b".into(),
             }],
+        }
+    }
+
+    fn server(name: &str, run_id: &str, replication_id: &str) -> PastServer {
+        PastServer {
+            name: name.into(),
+            run_id: run_id.into(),
+            replication_id: replication_id.into(),
         }
     }
 
@@ -322,7 +369,7 @@ mod tests {
             String::new(),
             "[]".into(),
             document[..document.len() - 1].to_owned(),
-            document.replace("\"format\":1", "\"format\":2"),
+            document.replace("\"format\":2", "\"format\":1"),
             document.replace("\"timeline\":3", "\"timeline\":4294967296"),
             document.replace("\"timeline\":3", "\"timeline\":-3"),
             document.replace("\"uuid\"", "\"guid\""),
@@ -367,20 +414,44 @@ mod tests {
     #[test]
     fn only_the_same_redis_with_the_same_document_is_believed() {
         let past = past();
-        let document = past.to_document();
+        let now = server("default", "run", "repl");
+        let document = past.to_marker("default");
         let found = Some(document.as_bytes());
-        assert_eq!(past.check_redis(found, "run", "repl"), Ok(()));
-        assert_eq!(past.check_redis(None, "run", "repl"), Err(Unknown::NoMarker));
-        assert_eq!(past.check_redis(found, "other", "repl"), Err(Unknown::OtherRedis));
-        assert_eq!(past.check_redis(found, "run", "other"), Err(Unknown::OtherRedis));
+        assert_eq!(past.check_redis(found, &now), Ok(()));
+        assert_eq!(past.check_redis(None, &now), Err(Unknown::NoMarker));
+        for other in [
+            server("default", "other", "repl"),
+            server("default", "run", "other"),
+        ] {
+            assert_eq!(past.check_redis(found, &other), Err(Unknown::OtherRedis));
+        }
         // As many transactions, but another history.
         let twin = Past {
             nonce: "00fe".into(),
             ..past.clone()
         };
         assert_eq!(
-            past.check_redis(Some(twin.to_document().as_bytes()), "run", "repl"),
+            past.check_redis(Some(twin.to_marker("default").as_bytes()), &now),
             Err(Unknown::OtherMarker)
+        );
+    }
+
+    #[test]
+    fn each_server_is_believed_by_its_own_name_alone() {
+        let past = past();
+        let marker = past.to_marker("b");
+        let found = Some(marker.as_bytes());
+        assert_eq!(past.check_redis(found, &server("b", "run-b", "repl-b")), Ok(()));
+        // The two names lead to two databases of one process, and have changed places.
+        assert_eq!(
+            past.check_redis(found, &server("default", "run-b", "repl-b")),
+            Err(Unknown::OtherMarker)
+        );
+        // One that was away at the stop.
+        let marker = past.to_marker("c");
+        assert_eq!(
+            past.check_redis(Some(marker.as_bytes()), &server("c", "run", "repl")),
+            Err(Unknown::OtherRedis)
         );
     }
 }

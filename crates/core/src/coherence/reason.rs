@@ -32,11 +32,13 @@ pub enum Reason {
     Server = 12,
     /// The worker started, and what happened before is not known.
     Start = 13,
+    /// Its server was away for longer than what it missed could be kept.
+    Away = 14,
 }
 
 impl Reason {
     /// All of them, by number.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Asked,
         Reason::Activated,
         Reason::Ddl,
@@ -51,6 +53,7 @@ impl Reason {
         Reason::Connection,
         Reason::Server,
         Reason::Start,
+        Reason::Away,
     ];
 
     /// What users see.
@@ -70,6 +73,7 @@ impl Reason {
             Reason::Connection => "connection",
             Reason::Server => "server",
             Reason::Start => "start",
+            Reason::Away => "away",
         }
     }
 }

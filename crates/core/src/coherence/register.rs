@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::past::{PastMapping, Unknown, mapping_from_json, mapping_to_json};
 
-/// Raised with each change of what the document says.
-const FORMAT: u64 = 1;
+/// Raised with each change of what the document says. Format 1 knew one server.
+const FORMAT: u64 = 2;
 
 /// The document.
 pub fn to_document(mappings: &[PastMapping]) -> String {
@@ -24,7 +24,7 @@ pub fn to_document(mappings: &[PastMapping]) -> String {
 /// [`Unknown::Unreadable`].
 pub fn from_document(document: &[u8]) -> Result<Vec<PastMapping>, Unknown> {
     let document: Value = serde_json::from_slice(document).map_err(|_| Unknown::Unreadable)?;
-    if document["format"].as_u64() != Some(FORMAT) {
+    if !matches!(document["format"].as_u64(), Some(1 | FORMAT)) {
         return Err(Unknown::Unreadable);
     }
     let mappings = document["mappings"].as_array().ok_or(Unknown::Unreadable)?;
@@ -43,6 +43,7 @@ mod tests {
             relation: 16384,
             kinds,
             template: template.into(),
+            server: "far away".into(),
         };
         let mappings = vec![
             mapping("user:{id}", vec![KeyKind::Int]),
@@ -58,7 +59,7 @@ mod tests {
             "",
             "{}",
             "[]",
-            r#"{"format":2,"mappings":[]}"#,
+            r#"{"format":3,"mappings":[]}"#,
             r#"{"format":1,"mappings":[1]}"#,
         ] {
             assert_eq!(
@@ -67,5 +68,19 @@ mod tests {
                 "{document}"
             );
         }
+    }
+
+    #[test]
+    fn a_document_from_when_there_was_one_server_is_read() {
+        let old =
+            r#"{"format":1,"mappings":[{"fingerprint":7,"relation":8,"kinds":["int"],"template":"a:{id}"}]}"#;
+        let mapping = PastMapping {
+            fingerprint: 7,
+            relation: 8,
+            kinds: vec![KeyKind::Int],
+            template: "a:{id}".into(),
+            server: "default".into(),
+        };
+        assert_eq!(from_document(old.as_bytes()), Ok(vec![mapping]));
     }
 }

@@ -419,7 +419,7 @@ impl Problem {
                 "Expected WITH (option = value, ...)."
             }
             UnknownOption { .. } => {
-                "Expected one of name, database, format, ttl, fill, write, insert, allow_rls."
+                "Expected one of name, database, server, format, ttl, fill, write, insert, allow_rls."
             }
             OptionTwice { .. } => "Expected each option once.",
             ExpectedEquals { option, .. } | ExpectedValue { option, .. } => {

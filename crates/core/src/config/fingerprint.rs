@@ -4,7 +4,7 @@
 //! every process, build and machine, unlike the hashers of Rust's standard library. It tells lists apart
 //! that an administrator wrote; it is no protection against lists made to collide.
 
-use super::Mapping;
+use super::{DEFAULT_SERVER, Mapping};
 
 const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -33,6 +33,11 @@ impl Mapping {
     /// The database that holds the table.
     pub fn effective_database<'a>(&'a self, default_database: &'a str) -> &'a str {
         self.database.as_deref().unwrap_or(default_database)
+    }
+
+    /// The name of the server that has the keys.
+    pub fn effective_server(&self) -> &str {
+        self.server.as_deref().unwrap_or(DEFAULT_SERVER)
     }
 
     /// A number that changes with anything that matters about the mapping; never 0. `default_database` is

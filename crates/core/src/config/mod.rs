@@ -22,6 +22,7 @@ mod options;
 mod print;
 mod scan;
 mod select;
+mod servers;
 mod template;
 mod ttl;
 
@@ -37,6 +38,10 @@ pub use error::{Clause, ConfigError, Problem};
 pub use fingerprint::list_fingerprint;
 pub use names::{MAX_NAME_BYTES, quote_name};
 pub use print::print_list;
+pub use servers::{
+    DEFAULT_SERVER, ListedServer, MAX_SERVER_LIST_BYTES, MAX_SERVERS, ServerFault, ServerList, ServerProblem,
+    masked,
+};
 pub use template::{KeyPart, KeyTemplate, MAX_KEY_COLUMNS, MAX_TEMPLATE_BYTES, RESERVED_PREFIX};
 pub use ttl::TtlProblem;
 
@@ -54,6 +59,8 @@ pub struct Mapping {
     pub name: String,
     /// The database of the table, where it is not `pg_redis_cache.database`.
     pub database: Option<String>,
+    /// The server of [`ServerList`] that has the keys, where it is not the setting `url`.
+    pub server: Option<String>,
     /// How a row's key is built.
     pub template: KeyTemplate,
     /// The table's schema, folded as SQL folds names; `public` where none was written.
@@ -193,6 +200,7 @@ fn parse_entry(cursor: &mut Cursor<'_>) -> Result<Entry, Fault> {
     let mapping = Mapping {
         name,
         database: options.database,
+        server: options.server,
         template,
         schema: select.schema,
         table: select.table,

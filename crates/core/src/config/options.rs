@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use super::error::{Fault, Problem};
 use super::names;
 use super::scan::{Cursor, is_space};
+use super::servers::DEFAULT_SERVER;
 use super::ttl;
 use super::{Fill, Format, Insert, Write};
 
@@ -14,6 +15,8 @@ pub(super) struct Options {
     /// The name and its byte offset in the list.
     pub(super) name: Option<(String, usize)>,
     pub(super) database: Option<String>,
+    /// None: that of the setting `url`.
+    pub(super) server: Option<String>,
     pub(super) format: Format,
     /// Where the format was given, as a byte offset in the list.
     pub(super) format_at: usize,
@@ -25,9 +28,10 @@ pub(super) struct Options {
 }
 
 /// The names of the options; the place here is the bit that remembers that one was given.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "name",
     "database",
+    "server",
     "format",
     "ttl",
     "fill",
@@ -141,6 +145,7 @@ impl Options {
         match option {
             "name" => self.name = Some((value.name()?, value.at)),
             "database" => self.database = Some(value.name()?),
+            "server" => self.server = Some(value.name()?).filter(|name| name != DEFAULT_SERVER),
             "format" => {
                 let formats = [
                     ("hash", Format::Hash),

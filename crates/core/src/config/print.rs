@@ -45,6 +45,9 @@ impl Mapping {
         if let Some(database) = &self.database {
             options.push(format!("database = {}", quote_name(database)));
         }
+        if let Some(server) = &self.server {
+            options.push(format!("server = {}", quote_name(server)));
+        }
         if self.format != Format::default() {
             options.push(format!("format = {}", self.format));
         }

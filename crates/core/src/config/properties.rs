@@ -55,7 +55,9 @@ fn mapping() -> impl Strategy<Value = Mapping> {
     let writes = prop_oneof![Just(Write::Set), Just(Write::Delete)];
     let inserts = prop_oneof![Just(Insert::Off), Just(Insert::Set)];
     let ttls = proptest::option::of(1..=i32::MAX as u32);
-    let names = (name(), proptest::option::of(name()), name(), name());
+    let servers = proptest::option::of(name().prop_filter("no option", |name| name != DEFAULT_SERVER));
+    let places = (proptest::option::of(name()), servers);
+    let names = (name(), places, name(), name());
     (
         names,
         template(),
@@ -65,7 +67,7 @@ fn mapping() -> impl Strategy<Value = Mapping> {
         any::<bool>(),
     )
         .prop_map(
-            |((name, database, schema, table), template, columns, options, ttl, allow_rls)| {
+            |((name, (database, server), schema, table), template, columns, options, ttl, allow_rls)| {
                 let (mut format, fill, write, insert) = options;
                 if matches!(&columns, Columns::Named(names) if names.len() > 1) && format == Format::String {
                     format = Format::Hash;
@@ -74,6 +76,7 @@ fn mapping() -> impl Strategy<Value = Mapping> {
                 Mapping {
                     name,
                     database,
+                    server,
                     template,
                     schema,
                     table,

@@ -3,134 +3,40 @@
 //! Guarantees: a command whose keys belong to several slots is sent in parts, and answered as one (MGET, UNLINK); the
 //! keys of all masters are one SCAN, whose cursor names the master. Does no I/O, and does not follow redirections: it
 //! tells them.
-use std::ops::RangeInclusive;
-
 use super::{
     resp::{Commands, Reader, Reply},
     step::Unexpected,
 };
+use crate::redis::slots::{Node, Slots, slot};
 
-/// How many hash slots a cluster has.
-const SLOTS: u16 = 16384;
-/// The CRC that keys are hashed by (cluster.c, `keyHashSlot`).
-const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
-
-/// The hash slot of a key: that of what stands between the first `{` and the next `}`, if that is anything.
-pub fn slot(key: &[u8]) -> u16 {
-    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        let close = rest.iter().position(|byte| *byte == b'}')?;
-        (close > 0).then(|| &rest[..close])
-    });
-    CRC.checksum(tag.unwrap_or(key)) % SLOTS
-}
-
-/// A node as its cluster calls it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Node {
-    pub host: String,
-    pub port: u16,
-}
-
-impl Node {
-    /// Reads `host:port`, in which the host may be missing: it is that of the node that was asked, then.
-    fn read(text: &str, asked: &str) -> Option<Self> {
-        let (host, port) = text.rsplit_once(':')?;
-        Some(Self::of(host, port.parse().ok()?, asked))
-    }
-
-    fn of(host: &str, port: u16, asked: &str) -> Self {
-        let host = if host.is_empty() || host == "?" {
-            asked
-        } else {
-            host
-        };
-        let host = host.to_owned();
-        Self { host, port }
-    }
-}
-
-/// Which master has which slots.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slots {
-    /// Ascending.
-    ranges: Vec<(RangeInclusive<u16>, Node)>,
-    /// Each once, ascending.
-    masters: Vec<Node>,
-}
-
-impl Slots {
-    /// Reads the answer to CLUSTER SLOTS. `asked` is the host of the node that gave it.
-    ///
-    /// # Errors
-    /// It is none that the command has.
-    pub fn read(reply: Reply, asked: &str) -> Result<Self, Unexpected> {
-        let Reply::Array(rows) = reply else {
+/// Reads the answer to CLUSTER SLOTS. `asked` is the host of the node that gave it.
+///
+/// # Errors
+/// It is none that the command has.
+pub fn read_slots(reply: Reply, asked: &str) -> Result<Slots, Unexpected> {
+    let Reply::Array(rows) = reply else {
+        return Err(Unexpected);
+    };
+    let mut ranges = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Reply::Array(row) = row else {
             return Err(Unexpected);
         };
-        let mut ranges = Vec::with_capacity(rows.len());
-        for row in rows {
-            let Reply::Array(row) = row else {
-                return Err(Unexpected);
-            };
-            let [Reply::Integer(from), Reply::Integer(to), Reply::Array(master), ..] = &row[..] else {
-                return Err(Unexpected);
-            };
-            let [host, Reply::Integer(port), ..] = &master[..] else {
-                return Err(Unexpected);
-            };
-            let host = match host {
-                Reply::Bulk(host) => String::from_utf8_lossy(host).into_owned(),
-                Reply::Nil => String::new(),
-                _ => return Err(Unexpected),
-            };
-            let number = |number: &i64| u16::try_from(*number).map_err(|_| Unexpected);
-            ranges.push((number(from)?..=number(to)?, Node::of(&host, number(port)?, asked)));
-        }
-        ranges.sort_by_key(|(range, _)| *range.start());
-        let mut masters: Vec<Node> = ranges.iter().map(|(_, master)| master.clone()).collect();
-        masters.sort();
-        masters.dedup();
-        Ok(Self { ranges, masters })
+        let [Reply::Integer(from), Reply::Integer(to), Reply::Array(master), ..] = &row[..] else {
+            return Err(Unexpected);
+        };
+        let [host, Reply::Integer(port), ..] = &master[..] else {
+            return Err(Unexpected);
+        };
+        let host = match host {
+            Reply::Bulk(host) => String::from_utf8_lossy(host).into_owned(),
+            Reply::Nil => String::new(),
+            _ => return Err(Unexpected),
+        };
+        let number = |number: &i64| u16::try_from(*number).map_err(|_| Unexpected);
+        ranges.push((number(from)?..=number(to)?, Node::of(&host, number(port)?, asked)));
     }
-
-    /// The master of a slot, if the slot has one.
-    pub fn master(&self, slot: u16) -> Option<&Node> {
-        let place = self.ranges.partition_point(|(range, _)| *range.end() < slot);
-        let (range, master) = self.ranges.get(place)?;
-        range.contains(&slot).then_some(master)
-    }
-
-    /// All masters that have slots, in an order of their names.
-    pub fn masters(&self) -> &[Node] {
-        &self.masters
-    }
-}
-
-/// Where a command goes instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Redirection {
-    /// The slot is that node's now.
-    Moved(Node),
-    /// The key is at that node, to which the slot is on its way; ASKING must go first.
-    Ask(Node),
-    /// Nobody can tell at this moment.
-    Later,
-}
-
-impl Redirection {
-    /// What an error means that `asked` has given (cluster.c, `clusterRedirectClient`).
-    pub fn of(error: &str, asked: &str) -> Option<Self> {
-        let mut words = error.split(' ');
-        let code = words.next()?;
-        let mut node = || Node::read(words.nth(1)?, asked);
-        match code {
-            "MOVED" => Some(Self::Moved(node()?)),
-            "ASK" => Some(Self::Ask(node()?)),
-            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => Some(Self::Later),
-            _ => None,
-        }
-    }
+    Ok(Slots::new(ranges))
 }
 
 /// Whom a command is for.

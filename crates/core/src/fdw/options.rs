@@ -37,8 +37,12 @@ pub enum OptionProblem {
         given: Option<String>,
         expected: &'static str,
     },
-    /// The address is none.
+    /// An address of `host_port` is none.
     Address { node: usize, problem: AddressError },
+    /// The address of `url` is none.
+    Url { problem: AddressError },
+    /// Both `url` and `host_port` say where one server is.
+    TwoAddresses,
     /// An option that is needed is given nowhere.
     Missing { name: &'static str },
 }
@@ -58,6 +62,8 @@ impl OptionProblem {
                 "Expected host:port, redis://host:port, rediss://host:port (TLS) or redis+unix:///path; several with a comma between."
                     .to_string()
             }
+            Self::Url { .. } => "Expected an address as in the setting pg_redis_cache.url.".to_string(),
+            Self::TwoAddresses => "Give the server one of them.".to_string(),
             Self::Missing { name } => format!("Give {name} to the table, its server or its wrapper."),
         }
     }
@@ -74,6 +80,8 @@ impl fmt::Display for OptionProblem {
             } => write!(f, "invalid value for option \"{name}\": \"{given}\""),
             Self::Value { name, .. } => write!(f, "invalid value for option \"{name}\""),
             Self::Address { node, problem } => write!(f, "address {node} of option \"host_port\": {problem}"),
+            Self::Url { problem } => write!(f, "the address of option \"url\": {problem}"),
+            Self::TwoAddresses => f.write_str("options \"url\" and \"host_port\" exclude each other"),
             Self::Missing { name } => write!(f, "option \"{name}\" is missing"),
         }
     }
@@ -101,7 +109,11 @@ const POOL: &str = "pool_";
 /// The options that name files of the server's machine.
 pub const FILES: &[&str] = &["tls_ca_file", "tls_cert_file", "tls_key_file"];
 
+/// The options that say where a server is.
+const ADDRESSES: &[&str] = &["host_port", "url"];
+
 const KNOWN: &[Known] = &[
+    known("url", CONNECTION, "an address", |value| !value.is_empty()),
     known("host_port", CONNECTION, "host:port", |value| !value.is_empty()),
     known("cluster_mode", CONNECTION, "true or false", is_boolean),
     known("tls_ca_file", CONNECTION, "a file", |value| !value.is_empty()),
@@ -224,9 +236,12 @@ pub fn check(place: Place, given: &[Given]) -> Result<Vec<OptionProblem>, Option
             None if lenient => ignored.push(unknown(place, name)),
             None => return Err(unknown(place, name)),
         }
-        if name == "host_port" {
-            nodes(value)?;
+        if ADDRESSES.contains(&name.as_str()) {
+            read_addresses(name, value)?;
         }
+    }
+    if has("url") && has("host_port") {
+        return Err(OptionProblem::TwoAddresses);
     }
     Ok(ignored)
 }
@@ -279,11 +294,34 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The addresses of an option `host_port`, at least one.
+/// Whether options of server and wrapper say where the server is.
+pub fn have_address(given: &[Given]) -> bool {
+    given.iter().any(|(name, _)| ADDRESSES.contains(&name.as_str()))
+}
+
+/// Where the server is, if its options or those of its wrapper say so, which come before: at least one address.
 ///
 /// # Errors
-/// Which of them is none, and why.
-pub fn nodes(value: &str) -> Result<Vec<Address>, OptionProblem> {
+/// What is none, and why.
+pub fn addresses(given: &[Given]) -> Result<Option<Vec<Address>>, OptionProblem> {
+    let last = given
+        .iter()
+        .rev()
+        .find(|(name, _)| ADDRESSES.contains(&name.as_str()));
+    last.map(|(name, value)| read_addresses(name, value)).transpose()
+}
+
+fn read_addresses(option: &str, value: &str) -> Result<Vec<Address>, OptionProblem> {
+    match option {
+        "url" => Address::parse(value)
+            .map(|address| vec![address])
+            .map_err(|problem| OptionProblem::Url { problem }),
+        _ => nodes(value),
+    }
+}
+
+/// The addresses of an option `host_port`.
+fn nodes(value: &str) -> Result<Vec<Address>, OptionProblem> {
     let mut all = Vec::new();
     for (index, node) in value.split(',').enumerate() {
         let node = node.trim();

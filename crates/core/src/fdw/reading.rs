@@ -336,4 +336,4 @@ mod rows;
 mod window;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

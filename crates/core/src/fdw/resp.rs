@@ -227,6 +227,22 @@ fn number(line: &[u8]) -> Result<i64, Malformed> {
 }
 
 #[cfg(test)]
+impl Commands {
+    /// Each command as its words.
+    pub fn words(&self) -> Vec<Vec<String>> {
+        let mut reader = Reader::default();
+        reader.feed(&self.bytes);
+        let mut all = Vec::new();
+        while let Some(Reply::Array(parts)) = reader.next_reply().unwrap() {
+            let words = parts.into_iter().filter_map(Reply::into_bytes);
+            all.push(words.map(|word| String::from_utf8(word).unwrap()).collect());
+        }
+        assert_eq!(all.len(), self.count);
+        all
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

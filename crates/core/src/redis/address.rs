@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 
 use ::redis::Cmd;
 
-/// The port that Redis listens on unless told otherwise.
-const DEFAULT_PORT: u16 = 6379;
+mod hosts;
+mod read;
+mod text;
+
+pub use hosts::HostPort;
+use hosts::Listed;
+use text::Encoded;
 
 /// What stands in place of a password wherever an address is shown.
 const MASK: &str = "***";
@@ -51,15 +56,43 @@ pub struct Address {
 /// What to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Endpoint {
-    Tcp { host: String, port: u16 },
+    Tcp(HostPort),
     Unix { path: PathBuf },
+    Service { sentinels: Vec<HostPort>, name: String },
+    Cluster { nodes: Vec<HostPort> },
 }
 
-/// What a plain socket connects to.
+/// What a plain socket connects to, or who knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
-    Tcp { host: &'a str, port: u16 },
-    Unix { path: &'a Path },
+    Tcp {
+        host: &'a str,
+        port: u16,
+    },
+    Unix {
+        path: &'a Path,
+    },
+    /// Sentinels say where; see [`Address::at`].
+    Service(Service<'a>),
+    /// These nodes, at least one, say where; see [`Address::at`].
+    Cluster(&'a [HostPort]),
+}
+
+/// A master that sentinels watch, and know by this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service<'a> {
+    /// At least one.
+    pub sentinels: &'a [HostPort],
+    /// What `SENTINEL get-master-addr-by-name` is asked for.
+    pub name: &'a str,
+}
+
+/// The sentinels and the name.
+impl fmt::Display for Service<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Encoded(self.name).to_string().replace('/', "%2F");
+        write!(f, "{}/{name}", Listed(self.sentinels))
+    }
 }
 
 /// Why a text is not an address. Positions and numbers only: the text may hold a password.
@@ -67,7 +100,7 @@ pub enum Place<'a> {
 pub enum AddressError {
     /// There is no `scheme://`.
     NoScheme,
-    /// The scheme is none of `redis`, `rediss`, `redis+unix`, `unix`.
+    /// The scheme is none of those that [`Address::parse`] knows.
     UnknownScheme,
     /// No host between `://` and the port or the path.
     NoHost,
@@ -77,6 +110,17 @@ pub enum AddressError {
     Host,
     /// The port is not a number from 1 to 65535.
     Port,
+    /// A host of a list of several cannot be read.
+    Listed {
+        /// Which one, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: Box<AddressError>,
+    },
+    /// There is no name of a service behind the sentinels.
+    NoService,
+    /// A cluster has database 0 only.
+    ClusterDatabase,
     /// A socket's address has no absolute path.
     NoPath,
     /// The database is not a number from 0 to 2147483647.
@@ -94,11 +138,18 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoScheme => f.write_str("expected redis://, rediss:// or redis+unix:// at the beginning"),
-            Self::UnknownScheme => f.write_str("the scheme must be redis, rediss or redis+unix"),
+            Self::UnknownScheme => {
+                f.write_str("the scheme must be redis, rediss, redis+unix, redis-sentinel, rediss-sentinel, redis-cluster or rediss-cluster")
+            }
             Self::NoHost => f.write_str("there is no host after \"://\""),
             Self::Brackets => f.write_str("expected [IPv6 address] or [IPv6 address]:port"),
             Self::Host => f.write_str("the host contains a character that cannot be part of a host name"),
             Self::Port => f.write_str("the port must be a number from 1 to 65535"),
+            Self::Listed { number, problem } => write!(f, "host {number}: {problem}"),
+            Self::NoService => {
+                f.write_str("expected the name of the service after the sentinels: host:port,host:port/name")
+            }
+            Self::ClusterDatabase => f.write_str("a cluster has no database but 0"),
             Self::NoPath => f.write_str("expected an absolute path after redis+unix://"),
             Self::Database => f.write_str("the database must be a number from 0 to 2147483647"),
             Self::Parameter { number } => {
@@ -112,84 +163,6 @@ impl fmt::Display for AddressError {
 impl std::error::Error for AddressError {}
 
 impl Address {
-    /// Reads `redis://[user:password@]host[:port][/db]`, the same with `rediss://` for TLS, or
-    /// `redis+unix:///path[?db=n][&user=…][&pass=…]` (also `unix://`). User, password, host and path may
-    /// be percent-encoded; an IPv6 address stands in brackets. The port is 6379 and the database 0
-    /// unless given; an empty user name is none.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong, without the text itself.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let (scheme, rest) = text.trim().split_once("://").ok_or(AddressError::NoScheme)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "redis" => Self::parse_tcp(rest, false),
-            "rediss" => Self::parse_tcp(rest, true),
-            "redis+unix" | "unix" => Self::parse_unix(rest),
-            _ => Err(AddressError::UnknownScheme),
-        }
-    }
-
-    fn parse_tcp(rest: &str, is_tls: bool) -> Result<Self, AddressError> {
-        let (rest, query) = split_query(rest);
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        // The last @: an unescaped one in the password is a common slip, and harmless.
-        let (credentials, place) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (host, port) = split_port(place)?;
-        let (user, password) = match credentials.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (credentials, None),
-        };
-        let mut address = Self {
-            endpoint: Endpoint::Tcp { host, port },
-            is_tls,
-            user: non_empty(decode(user)?),
-            password: password.map(decode).transpose()?.map(Secret),
-            database: if path.is_empty() { 0 } else { parse_database(path)? },
-        };
-        address.read_query(query)?;
-        address.normalize();
-        Ok(address)
-    }
-
-    fn parse_unix(rest: &str) -> Result<Self, AddressError> {
-        let (path, query) = split_query(rest);
-        let path = PathBuf::from(decode(path)?);
-        if !path.is_absolute() || path == Path::new("/") {
-            return Err(AddressError::NoPath);
-        }
-        let mut address = Self {
-            endpoint: Endpoint::Unix { path },
-            is_tls: false,
-            user: None,
-            password: None,
-            database: 0,
-        };
-        address.read_query(query)?;
-        address.normalize();
-        Ok(address)
-    }
-
-    fn read_query(&mut self, query: &str) -> Result<(), AddressError> {
-        for (index, pair) in query.split('&').enumerate().filter(|(_, pair)| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "db" => self.database = parse_database(value)?,
-                "user" => self.user = non_empty(decode(value)?),
-                "pass" | "password" => self.password = Some(Secret(decode(value)?)),
-                _ => return Err(AddressError::Parameter { number: index + 1 }),
-            }
-        }
-        Ok(())
-    }
-
-    /// `redis://:@host` means no credentials; `redis://user:@host` a user with an empty password.
-    fn normalize(&mut self) {
-        if self.user.is_none() && self.password.as_ref().is_some_and(|p| p.0.is_empty()) {
-            self.password = None;
-        }
-    }
-
     /// The address with the password replaced by `***`: what may be logged and shown.
     pub fn masked(&self) -> String {
         self.to_string()
@@ -204,19 +177,74 @@ impl Address {
         self
     }
 
-    /// The same address at another host, in brackets or without, and port.
+    /// The same address at another host, in brackets or without, and port: of a service, its master's.
     #[must_use]
     pub fn at(mut self, host: String, port: u16) -> Self {
-        self.endpoint = Endpoint::Tcp { host, port };
+        self.endpoint = Endpoint::Tcp(HostPort { host, port });
         self
     }
 
-    /// What a plain socket connects to.
+    /// The same address at another host, without credentials and database: of a service, a sentinel's.
+    #[must_use]
+    pub fn bare_at(&self, place: &HostPort) -> Self {
+        Self {
+            endpoint: Endpoint::Tcp(place.clone()),
+            is_tls: self.is_tls,
+            user: None,
+            password: None,
+            database: 0,
+        }
+    }
+
+    /// What a plain socket connects to, or who knows.
     pub fn place(&self) -> Place<'_> {
         match &self.endpoint {
-            Endpoint::Tcp { host, port } => Place::Tcp { host, port: *port },
+            Endpoint::Tcp(HostPort { host, port }) => Place::Tcp { host, port: *port },
             Endpoint::Unix { path } => Place::Unix { path },
+            Endpoint::Service { sentinels, name } => Place::Service(Service { sentinels, name }),
+            Endpoint::Cluster { nodes } => Place::Cluster(nodes),
         }
+    }
+
+    /// What sentinels have to be asked for before anything can be connected to.
+    pub fn service(&self) -> Option<Service<'_>> {
+        match self.place() {
+            Place::Service(service) => Some(service),
+            Place::Tcp { .. } | Place::Unix { .. } | Place::Cluster(_) => None,
+        }
+    }
+
+    /// The addresses of the nodes that have to be asked for the others before anything can be connected to.
+    pub fn cluster(&self) -> Option<Vec<Self>> {
+        match self.place() {
+            Place::Cluster(nodes) => {
+                let at = |node: &HostPort| self.clone().at(node.host.clone(), node.port);
+                Some(nodes.iter().map(at).collect())
+            }
+            Place::Tcp { .. } | Place::Unix { .. } | Place::Service(_) => None,
+        }
+    }
+
+    /// Whether both lead to the same keys, as far as their texts tell: two names of one host are two hosts.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let same_endpoint = match (&self.endpoint, &other.endpoint) {
+            (Endpoint::Tcp(one), Endpoint::Tcp(other)) => one.is_same(other),
+            (
+                Endpoint::Service { sentinels, name },
+                Endpoint::Service {
+                    sentinels: others,
+                    name: other,
+                },
+            ) => name == other && share_one(sentinels, others),
+            (Endpoint::Cluster { nodes }, Endpoint::Cluster { nodes: others }) => share_one(nodes, others),
+            (one, other) => one == other,
+        };
+        same_endpoint && self.database == other.database
+    }
+
+    /// Whether a password stands in it.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
     }
 
     /// Whether TLS is spoken there.
@@ -227,21 +255,24 @@ impl Address {
     /// What has to be sent first: AUTH and SELECT, as far as they are needed. `password` takes precedence over the
     /// address's.
     pub fn greeting(&self, password: Option<&Secret>) -> Vec<Cmd> {
-        let mut commands = Vec::new();
-        if let Some(password) = password.or(self.password()) {
-            let mut auth = ::redis::cmd("AUTH");
-            if let Some(user) = self.user() {
-                auth.arg(user);
-            }
-            auth.arg(password.reveal());
-            commands.push(auth);
-        }
+        let mut commands: Vec<Cmd> = self.authentication(password).into_iter().collect();
         if self.database != 0 {
             let mut select = ::redis::cmd("SELECT");
             select.arg(self.database);
             commands.push(select);
         }
         commands
+    }
+
+    /// AUTH, if there is a password; `password` takes precedence over the address's.
+    pub fn authentication(&self, password: Option<&Secret>) -> Option<Cmd> {
+        let password = password.or(self.password())?;
+        let mut auth = ::redis::cmd("AUTH");
+        if let Some(user) = self.user() {
+            auth.arg(user);
+        }
+        auth.arg(password.reveal());
+        Some(auth)
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -262,18 +293,18 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_deref().unwrap_or("");
         match &self.endpoint {
-            Endpoint::Tcp { host, port } => {
-                f.write_str(if self.is_tls { "rediss://" } else { "redis://" })?;
-                match (&self.user, &self.password) {
-                    (_, Some(_)) => write!(f, "{}:{MASK}@", Encoded(user))?,
-                    (Some(_), None) => write!(f, "{}@", Encoded(user))?,
-                    (None, None) => {}
-                }
-                if host.contains(':') {
-                    write!(f, "[{host}]:{port}/{}", self.database)
-                } else {
-                    write!(f, "{}:{port}/{}", Encoded(host), self.database)
-                }
+            Endpoint::Tcp(place) => {
+                self.write_beginning(f, "")?;
+                write!(f, "{place}/{}", self.database)
+            }
+            Endpoint::Service { sentinels, name } => {
+                self.write_beginning(f, "-sentinel")?;
+                let service = Service { sentinels, name };
+                write!(f, "{service}/{}", self.database)
+            }
+            Endpoint::Cluster { nodes } => {
+                self.write_beginning(f, "-cluster")?;
+                write!(f, "{}", Listed(nodes))
             }
             Endpoint::Unix { path } => {
                 let path = path.to_string_lossy();
@@ -296,99 +327,22 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Percent-encodes what has a meaning in an address.
-struct Encoded<'a>(&'a str);
-
-impl fmt::Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c.is_ascii_control() || matches!(c, ' ' | '%' | ':' | '@' | '?' | '#' | '&' | '=' | '[' | ']')
-            {
-                write!(f, "%{:02X}", u32::from(c))?;
-            } else {
-                write!(f, "{c}")?;
-            }
+impl Address {
+    /// Scheme and credentials.
+    fn write_beginning(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
+        let user = Encoded(self.user.as_deref().unwrap_or(""));
+        write!(f, "redis{}{kind}://", if self.is_tls { "s" } else { "" })?;
+        match (&self.user, &self.password) {
+            (_, Some(_)) => write!(f, "{user}:{MASK}@"),
+            (Some(_), None) => write!(f, "{user}@"),
+            (None, None) => Ok(()),
         }
-        Ok(())
     }
 }
 
-/// Splits off what is behind `?`; a fragment behind `#` is dropped.
-fn split_query(text: &str) -> (&str, &str) {
-    let text = text.split_once('#').map_or(text, |(before, _)| before);
-    text.split_once('?').unwrap_or((text, ""))
-}
-
-fn split_port(place: &str) -> Result<(String, u16), AddressError> {
-    if let Some(rest) = place.strip_prefix('[') {
-        let (inside, after) = rest.split_once(']').ok_or(AddressError::Brackets)?;
-        let host = decode(inside)?;
-        let literal = host
-            .split_once('%')
-            .map_or(host.as_str(), |(address, _zone)| address);
-        literal
-            .parse::<std::net::Ipv6Addr>()
-            .map_err(|_| AddressError::Brackets)?;
-        let port = match after.strip_prefix(':') {
-            Some(port) => parse_port(port)?,
-            None if after.is_empty() => DEFAULT_PORT,
-            None => return Err(AddressError::Brackets),
-        };
-        return Ok((host, port));
-    }
-    let (host, port) = match place.split_once(':') {
-        Some((host, port)) => (host, parse_port(port)?),
-        None => (place, DEFAULT_PORT),
-    };
-    let host = decode(host)?;
-    if host.is_empty() {
-        return Err(AddressError::NoHost);
-    }
-    if host
-        .chars()
-        .any(|c| c.is_ascii_control() || c.is_whitespace() || "/\\?#[]:@%".contains(c))
-    {
-        return Err(AddressError::Host);
-    }
-    Ok((host, port))
-}
-
-fn parse_port(text: &str) -> Result<u16, AddressError> {
-    match text.parse() {
-        Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
-        _ => Err(AddressError::Port),
-    }
-}
-
-fn parse_database(text: &str) -> Result<u32, AddressError> {
-    match text.parse::<u32>() {
-        // Redis reads the number into a C int.
-        Ok(database) if database <= i32::MAX as u32 && text.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok(database)
-        }
-        _ => Err(AddressError::Database),
-    }
-}
-
-fn non_empty(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn decode(text: &str) -> Result<String, AddressError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        if byte != b'%' {
-            bytes.push(byte);
-            rest = tail;
-            continue;
-        }
-        let digits = tail.get(..2).ok_or(AddressError::Percent)?;
-        let digit = |d: u8| char::from(d).to_digit(16).ok_or(AddressError::Percent);
-        bytes.push((digit(digits[0])? * 16 + digit(digits[1])?) as u8);
-        rest = &tail[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| AddressError::Percent)
+fn share_one(some: &[HostPort], others: &[HostPort]) -> bool {
+    some.iter()
+        .any(|one| others.iter().any(|other| one.is_same(other)))
 }
 
 #[cfg(test)]

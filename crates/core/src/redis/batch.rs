@@ -10,25 +10,36 @@
 //!
 //! Deleting is always right, so every doubt ends there. All operations of a batch are settled at once,
 //! when its plan is empty: one that was left out for a later one is not through before that one is.
+//!
+//! For a cluster a batch is taken apart by the slots of its keys, into a part for each master; the parts are
+//! sent at the same time. All operations of a key that are sent together are in one part, in their order.
+//! What a master redirects has not run there: it is planned again, a fill too, for the master that has the
+//! slot (MOVED) or that it is on its way to (ASK, for this time only). An operation of several commands goes
+//! again whole, and again only the last one of each key. No command of a part has several keys: a slot that
+//! moves may have some of them here and others there (TRYAGAIN).
 
-use std::num::NonZeroU64;
 use std::rc::Rc;
 
-use ::redis::{Cmd, Pipeline, Value};
+use ::redis::{Pipeline, Value};
 use rustc_hash::FxHashMap;
 
-use super::chunk::{Action, Chunk, Expiry, Form, HashFields, Op, Ticket};
+use super::chunk::{Action, Chunk, HashFields, Op, Ticket};
 use super::event::{Event, Events, LossReason};
 use super::fault::Cause;
 use super::ledger::{Ledger, Pending};
-use super::reply::Verdict;
+use super::part::Part;
+use super::table::Table;
 
 /// The most operations in one batch. Larger ones do not raise the rate, and are slower to be answered.
 const MOST_OPS: usize = 512;
 /// No operation is added to a batch of this many bytes.
 const MOST_BYTES: usize = 1 << 20;
-/// The most keys in one UNLINK.
-const MOST_KEYS: u32 = 64;
+mod encode;
+mod hold;
+mod judge;
+
+use encode::part_of;
+pub(super) use hold::InPart;
 
 struct Item {
     pending: Rc<Pending>,
@@ -65,15 +76,8 @@ enum Way {
 struct Planned {
     item: u32,
     way: Way,
-}
-
-/// A command, and the operations of the plan that it is for.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    first: u32,
-    count: u32,
-    /// An UNLINK that is all there is of its operations, so that others may join.
-    is_deletion: bool,
+    /// The master to which the slot is on its way, if another one has said so (ASK).
+    asked: Option<u16>,
 }
 
 /// What is to be done after the answers to a batch.
@@ -81,29 +85,57 @@ struct Step {
 pub(super) enum Outcome {
     /// The plan is empty, or its rest can be sent.
     Through,
-    /// The server refuses for now: wait before sending the rest.
-    Wait(Cause),
-    /// The connection is of no use; nothing has been settled.
-    Fatal(Cause),
+    /// The rest can be sent; some of it was sent to a master that does not have its slot.
+    Redirected,
+    /// The master with this number refuses for now: wait before sending the rest.
+    Wait(usize, Cause),
 }
+
+/// What a master says about a slot that is not its own.
+#[derive(Debug)]
+pub(super) struct Redirected<'a> {
+    /// The number of the master that says so.
+    pub by: usize,
+    /// For this time only (ASK), or for good (MOVED).
+    pub is_ask: bool,
+    /// The slot and the place, as `3999 127.0.0.1:6381`.
+    pub to: &'a str,
+    /// Which list of masters an answer has to be a number of: see [`Table::numbering`].
+    pub numbering: u64,
+}
+
+/// What came from one master; `None` where the connection was lost, or is of no use.
+pub(super) type Answers = Option<Vec<Value>>;
+
+/// Takes note of redirections, and knows the master of an ASK by its number.
+pub(super) type Redirect<'a> = &'a mut dyn FnMut(Redirected<'_>) -> Option<u16>;
 
 /// Operations on their way.
 pub(super) struct Batch {
     hash_fields: HashFields,
     items: Vec<Item>,
     plan: Vec<Planned>,
-    /// The commands for the first `encoded` entries of the plan.
-    commands: Pipeline,
-    steps: Vec<Step>,
+    /// Who has which slot; `None`: there is one server, which has all keys.
+    table: Option<Rc<Table>>,
+    /// The commands for the first `encoded` entries of the plan, by the number of the master.
+    parts: Vec<Part>,
     encoded: usize,
     bytes: usize,
     /// Of the operations that did not go as written: how they went.
     turned: FxHashMap<u32, Way>,
     errors: FxHashMap<u32, u64>,
     answers: Vec<(u32, u64)>,
-    lost: Vec<(u16, LossReason)>,
-    /// What the server said when it had no memory for a write.
-    full: Option<Cause>,
+    lost: Vec<Loss>,
+    /// The master that had no memory for a write, and what it said.
+    full: Option<(usize, Cause)>,
+}
+
+/// A mapping whose keys are no longer known to be right.
+pub(super) struct Loss {
+    pub mapping: u16,
+    pub reason: LossReason,
+    /// The number of the master that it happened at.
+    pub at: usize,
 }
 
 impl Batch {
@@ -112,8 +144,8 @@ impl Batch {
             hash_fields,
             items: Vec::new(),
             plan: Vec::new(),
-            commands: Pipeline::new(),
-            steps: Vec::new(),
+            table: None,
+            parts: vec![Part::new()],
             encoded: 0,
             bytes: 0,
             turned: FxHashMap::default(),
@@ -137,21 +169,45 @@ impl Batch {
         self.plan.is_empty()
     }
 
-    /// The commands to send now, and the bytes in them.
-    pub fn commands(&self) -> (&Pipeline, usize) {
-        (&self.commands, self.bytes)
+    /// The commands to send now, and the bytes in them, to each master by its number; none to some.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = (&Pipeline, usize)> {
+        self.parts.iter().map(|part| (&part.commands, part.bytes))
     }
 
-    /// The mappings of what is still to be sent, each once.
-    pub fn mappings(&self) -> Vec<u16> {
-        let mut mappings: Vec<u16> = self
+    /// Takes the batch apart by this table from now on.
+    pub fn route_by(&mut self, table: Option<&Rc<Table>>) {
+        let is_same = match (&self.table, table) {
+            (Some(old), Some(new)) => Rc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return;
+        }
+        let numbering = |table: Option<&Rc<Table>>| table.map(|table| table.numbering());
+        if numbering(self.table.as_ref()) != numbering(table) {
+            self.plan.iter_mut().for_each(|planned| planned.asked = None);
+        }
+        self.table = table.cloned();
+        let masters = self.table.as_ref().map_or(1, |table| table.masters().max(1));
+        self.parts.resize_with(masters, Part::new);
+        self.encode(self.encoded);
+    }
+
+    /// What ASK says holds for the moment: after a while whose slot was on its way has to ask again. Returns whether
+    /// there is such a one.
+    pub fn forget_asked(&mut self) -> bool {
+        let mut asked = self
             .plan
-            .iter()
-            .map(|p| self.items[p.item as usize].op().mapping)
-            .collect();
-        mappings.sort_unstable();
-        mappings.dedup();
-        mappings
+            .iter_mut()
+            .filter(|planned| planned.asked.is_some())
+            .peekable();
+        let is_any = asked.peek().is_some();
+        if is_any {
+            asked.for_each(|planned| planned.asked = None);
+            self.encode(self.encoded);
+        }
+        is_any
     }
 
     /// Takes one more operation in.
@@ -163,134 +219,49 @@ impl Batch {
         self.plan.push(Planned {
             item: (self.items.len() - 1) as u32,
             way: Way::AsWritten,
+            asked: None,
         });
         self.encode_next();
     }
 
-    /// Encodes the plan from its beginning, up to this many operations.
-    fn encode(&mut self, most: usize) {
-        self.commands.clear();
-        self.steps.clear();
-        self.encoded = 0;
-        self.bytes = 0;
-        while self.encoded < self.plan.len().min(most) {
-            self.encode_next();
-        }
-    }
-
-    fn encode_next(&mut self) {
-        let planned = self.plan[self.encoded];
-        let item = &self.items[planned.item as usize];
-        let (op, chunk) = (item.op(), item.chunk());
-        let first = self.encoded as u32;
-        let step = |count, is_deletion| Step {
-            first,
-            count,
-            is_deletion,
-        };
-        let key = chunk.key(op);
-        self.encoded += 1;
-        match (&op.action, planned.way) {
-            (
-                Action::Store {
-                    value,
-                    form: Form::Text,
-                    expiry,
-                },
-                Way::AsWritten | Way::Replaced,
-            ) => {
-                let value = chunk.bytes(value);
-                self.bytes += key.len() + value.len();
-                self.commands.add_command(set(key, value, *expiry));
-                self.steps.push(step(1, false));
-            }
-            (
-                Action::Store {
-                    value,
-                    form: Form::Hash,
-                    expiry,
-                },
-                Way::AsWritten | Way::Replaced,
-            ) => {
-                let value = chunk.bytes(value);
-                let Some((command, is_complete)) = hset(key, value, self.hash_fields) else {
-                    let mapping = op.mapping;
-                    self.condemn(planned.item, mapping, LossReason::Payload);
-                    self.plan[self.encoded - 1].way = Way::Condemned;
-                    return self.encode_deletion(false);
-                };
-                let Some(command) = command else {
-                    self.turn(planned.item, Way::Deleted);
-                    return self.encode_deletion(false);
-                };
-                self.bytes += key.len() + value.len();
-                if !is_complete || planned.way == Way::Replaced {
-                    // No field of an older row may survive. A reader in between finds no key.
-                    self.commands.add_command(unlink(key));
-                    self.steps.push(step(1, false));
-                }
-                self.commands.add_command(command);
-                self.steps.push(step(1, false));
-                if let Expiry::Milliseconds(ms) = expiry {
-                    self.commands.add_command(pexpire(key, *ms));
-                    self.steps.push(step(1, false));
-                }
-            }
-            (Action::Delete { answer: Some(_) }, _) => self.encode_deletion(true),
-            (Action::Delete { answer: None } | Action::Store { .. }, _) => self.encode_deletion(false),
-        }
-    }
-
-    /// Adds the last operation's key to the UNLINK before it, or begins one. One that is asked for an
-    /// answer stands alone.
-    fn encode_deletion(&mut self, is_alone: bool) {
-        let first = (self.encoded - 1) as u32;
-        let key = self.items[self.plan[first as usize].item as usize].key();
-        self.bytes += key.len();
-        match self.steps.last_mut() {
-            Some(last) if last.is_deletion && !is_alone && last.count < MOST_KEYS => {
-                self.commands.arg(key);
-                last.count += 1;
-            }
-            _ => {
-                self.commands.add_command(unlink(key));
-                self.steps.push(Step {
-                    first,
-                    count: 1,
-                    is_deletion: !is_alone,
-                });
-            }
-        }
-    }
-
-    fn condemn(&mut self, item: u32, mapping: u16, reason: LossReason) {
-        self.turned.insert(item, Way::Condemned);
+    fn condemn(&mut self, item: u32, mapping: u16, at: usize, reason: LossReason) {
         *self.errors.entry(item).or_default() += 1;
-        if !self.lost.iter().any(|(of, _)| *of == mapping) {
-            self.lost.push((mapping, reason));
+        self.give_up(item, Loss { mapping, reason, at });
+    }
+
+    /// The mapping is lost; once for all of its operations.
+    fn give_up(&mut self, item: u32, loss: Loss) {
+        self.turned.insert(item, Way::Condemned);
+        if !self.lost.iter().any(|other| other.mapping == loss.mapping) {
+            self.lost.push(loss);
         }
     }
 
-    /// The connection is lost: plans what has to be sent again through another one, at most `most`
+    /// Every connection is lost: plans what has to be sent again through others, at most `most`
     /// operations at a time.
     pub fn plan_again(&mut self, most: usize) {
         let plan = std::mem::take(&mut self.plan);
         let last = self.last_of_each_key(&plan);
         for (planned, is_last) in plan.into_iter().zip(last) {
-            if !is_last {
-                continue;
+            if is_last {
+                let way = self.way_over_another_line(planned);
+                self.plan.push(Planned {
+                    way,
+                    asked: None,
+                    ..planned
+                });
             }
-            let is_fill = self.items[planned.item as usize].op().is_fill;
-            let way = match planned.way {
-                Way::AsWritten | Way::Replaced if is_fill => self.turn(planned.item, Way::Deleted),
-                way => way,
-            };
-            self.plan.push(Planned {
-                item: planned.item,
-                way,
-            });
         }
         self.encode(most);
+    }
+
+    /// How to send an operation again whose connection is lost: whether a fill is still right is not known.
+    fn way_over_another_line(&mut self, planned: Planned) -> Way {
+        let is_fill = self.items[planned.item as usize].op().is_fill;
+        match planned.way {
+            Way::AsWritten | Way::Replaced if is_fill => self.turn(planned.item, Way::Deleted),
+            way => way,
+        }
     }
 
     /// The first operation of the plan has lost its connection `attempts` times, sent alone: gives up on
@@ -299,11 +270,15 @@ impl Batch {
         let Some(planned) = self.plan.first().copied() else {
             return;
         };
-        let mapping = self.items[planned.item as usize].op().mapping;
+        let item = &self.items[planned.item as usize];
+        let (mapping, at) = (
+            item.op().mapping,
+            part_of(item.key(), planned, self.table.as_deref()),
+        );
         if planned.way == Way::Condemned {
             self.plan.remove(0);
         } else {
-            self.condemn(planned.item, mapping, LossReason::Unsendable { attempts });
+            self.condemn(planned.item, mapping, at, LossReason::Unsendable { attempts });
             self.plan[0].way = Way::Condemned;
         }
         self.encode(1);
@@ -326,108 +301,32 @@ impl Batch {
         way
     }
 
-    /// Takes the answers to what was encoded, and plans what follows from them.
-    pub fn judge(&mut self, replies: &[Value]) -> Outcome {
-        self.note_answers(replies);
-        if !replies.iter().any(|reply| matches!(reply, Value::ServerError(_))) {
-            self.plan.drain(..self.encoded);
-            self.encode(usize::MAX);
-            return Outcome::Through;
-        }
-        let verdicts = self.verdicts(replies);
-        if let Some(Verdict::Fatal(cause)) = verdicts.iter().find(|v| matches!(v, Verdict::Fatal(_))) {
-            return Outcome::Fatal(cause.clone());
-        }
-        let rest = self.plan.split_off(self.encoded);
-        let sent = std::mem::take(&mut self.plan);
-        let last = self.last_of_each_key(&sent);
-        let mut wait = None;
-        for ((planned, verdict), is_last) in sent.into_iter().zip(verdicts).zip(last) {
-            if let Verdict::Later(cause) = &verdict {
-                wait = Some(cause.clone());
-            } else if verdict != Verdict::Done {
-                if let Verdict::NoMemory(cause) = &verdict {
-                    self.full = Some(cause.clone());
-                }
-                *self.errors.entry(planned.item).or_default() += 1;
-            }
-            if let Some(way) = self.follow_up(planned, verdict, is_last) {
-                self.plan.push(Planned {
-                    item: planned.item,
-                    way,
-                });
-            }
-        }
-        self.plan.extend(rest);
-        self.encode(usize::MAX);
-        wait.map_or(Outcome::Through, Outcome::Wait)
-    }
-
-    fn verdicts(&self, replies: &[Value]) -> Vec<Verdict> {
-        let mut verdicts = vec![Verdict::Done; self.encoded];
-        for (step, reply) in self.steps.iter().zip(replies) {
-            if let Value::ServerError(error) = reply {
-                for verdict in &mut verdicts[step.first as usize..(step.first + step.count) as usize] {
-                    verdict.worsen(Verdict::of(error));
-                }
-            }
-        }
-        verdicts
-    }
-
-    /// How to send an operation again, if it must be.
-    fn follow_up(&mut self, planned: Planned, verdict: Verdict, is_last: bool) -> Option<Way> {
-        let Planned { item, way } = planned;
-        let op = self.items[item as usize].op();
-        let (mapping, stores) = (op.mapping, matches!(op.action, Action::Store { .. }));
-        match verdict {
-            Verdict::Done | Verdict::Fatal(_) => None,
-            // A later operation on the key has been sent since, and decides.
-            _ if !is_last => None,
-            Verdict::Later(_) => Some(way),
-            Verdict::WrongType(_) if way == Way::AsWritten => Some(Way::Replaced),
-            Verdict::WrongType(_) | Verdict::NoMemory(_) if way == Way::AsWritten || way == Way::Replaced => {
-                Some(self.turn(item, Way::Deleted))
-            }
-            _ if way == Way::Condemned => None,
-            Verdict::WrongType(cause) | Verdict::NoMemory(cause) | Verdict::Refused(cause) => {
-                self.turned.insert(item, Way::Condemned);
-                if !self.lost.iter().any(|(of, _)| *of == mapping) {
-                    self.lost.push((mapping, LossReason::Refused(cause)));
-                }
-                // Where the deletion itself was refused, there is nothing left to try.
-                (stores && way != Way::Deleted).then_some(Way::Condemned)
-            }
-        }
-    }
-
-    /// Keeps the answers to deletions that were asked for one.
-    fn note_answers(&mut self, replies: &[Value]) {
-        for (step, reply) in self.steps.iter().zip(replies) {
-            let item = self.plan[step.first as usize].item;
-            let asked = matches!(
-                self.items[item as usize].op().action,
-                Action::Delete { answer: Some(_) }
-            );
-            if let (true, Value::Int(deleted)) = (asked, reply) {
-                self.answers.push((item, *deleted as u64));
-            }
-        }
-    }
-
     /// What the server has said since the last call, if it had no memory for a write.
-    pub fn take_full(&mut self) -> Option<Cause> {
+    pub fn take_full(&mut self) -> Option<(usize, Cause)> {
         self.full.take()
     }
 
-    /// Reports what has been lost since the last call.
-    pub fn report_losses(&mut self, events: &Events) {
-        for (mapping, reason) in self.lost.drain(..) {
-            events.emit(Event::Lost {
-                mapping: Some(mapping),
-                reason,
-            });
+    /// The mappings of its operations, each with their number.
+    pub fn operations(&self) -> Vec<(u16, usize)> {
+        let mut operations: Vec<(u16, usize)> = Vec::new();
+        for item in &self.items {
+            let mapping = item.op().mapping;
+            match operations.iter_mut().find(|(known, _)| *known == mapping) {
+                Some((_, count)) => *count += 1,
+                None => operations.push((mapping, 1)),
+            }
         }
+        operations
+    }
+
+    /// What has been lost since the last call.
+    pub fn take_losses(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Bytes of keys and values in what is to be sent now.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Settles every operation, which empties the batch, and acknowledges what is through by that.
@@ -484,8 +383,7 @@ impl Batch {
     fn clear(&mut self) {
         self.items.clear();
         self.plan.clear();
-        self.commands.clear();
-        self.steps.clear();
+        self.parts.iter_mut().for_each(Part::clear);
         self.encoded = 0;
         self.bytes = 0;
         self.turned.clear();
@@ -496,36 +394,5 @@ impl Batch {
     }
 }
 
-fn set(key: &[u8], value: &[u8], expiry: Expiry) -> Cmd {
-    let mut command = Cmd::with_capacity(5, 5 + key.len() + value.len() + 20);
-    command.arg("SET").arg(key).arg(value);
-    if let Expiry::Milliseconds(ms) = expiry {
-        command.arg("PX").arg(ms.get());
-    }
-    command
-}
-
-fn unlink(key: &[u8]) -> Cmd {
-    let mut command = Cmd::with_capacity(2, 6 + key.len());
-    command.arg("UNLINK").arg(key);
-    command
-}
-
-fn pexpire(key: &[u8], ms: NonZeroU64) -> Cmd {
-    let mut command = Cmd::with_capacity(3, 7 + key.len() + 20);
-    command.arg("PEXPIRE").arg(key).arg(ms.get());
-    command
-}
-
-/// HSET with the fields of a stored hash, no command if there are none, and whether every column is
-/// among them. `None`: the bytes are not a stored hash.
-fn hset(key: &[u8], stored: &[u8], fields: HashFields) -> Option<(Option<Cmd>, bool)> {
-    let mut command = Cmd::with_capacity(8, 4 + key.len() + stored.len());
-    command.arg("HSET").arg(key);
-    let mut count = 0;
-    let is_complete = fields(stored, &mut |name, text| {
-        command.arg(name).arg(text);
-        count += 1;
-    })?;
-    Some(((count > 0).then_some(command), is_complete))
-}
+#[cfg(test)]
+mod tests;

@@ -134,6 +134,14 @@ impl Chunk {
         self.bytes.len()
     }
 
+    /// The tickets of its operations, for a chunk that is not sent after all.
+    pub fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.ops.iter().filter_map(|op| match op.action {
+            Action::Delete { answer } => answer,
+            Action::Store { .. } => None,
+        })
+    }
+
     pub(super) fn ops(&self) -> &[Op] {
         &self.ops
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -16,11 +16,15 @@ use tokio::time::Instant;
 use super::address::{Address, Secret};
 use super::chunk::{Chunk, Expiry, HashFields, Ticket};
 use super::control::{Control, Errand};
-use super::event::{self, Event, EventReader, Waker};
+use super::event::{self, Event, EventReader, Server, Waker};
 use super::fault::Cause;
-use super::lane::{Lane, Queue};
+use super::gauge;
+use super::lane::Lane;
+use super::queue::Queue;
+use super::sentinel;
 use super::shared::Shared;
 use super::tls::Tls;
+use super::tuning::Tuning;
 
 /// How often a stopping engine looks whether it is done, beside being told.
 const DRAIN_CHECK: Duration = Duration::from_millis(1);
@@ -28,7 +32,7 @@ const DRAIN_CHECK: Duration = Duration::from_millis(1);
 /// What an engine is made with and keeps.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Connections for writes, at least 1; one more is opened for the control.
+    /// Connections for writes to each master, at least 1; one more is opened for the control.
     pub lanes: usize,
     /// What the connections are named after in Redis (`CLIENT LIST`): program and version, as
     /// `program/1.0`, without spaces and colons.
@@ -38,12 +42,20 @@ pub struct Setup {
     /// Whose connections they are, without spaces and colons. Those of another engine of this program and
     /// owner are killed before anything is written: its commands might run later (rule 5).
     pub owner: String,
+    /// Tells this engine, and those that work beside it, from earlier ones of its owner: see [`new_instance`].
+    pub instance: String,
     /// Takes stored hashes apart.
     pub hash_fields: HashFields,
     /// The key of the marker that an earlier life of the worker may have left (rule 8). It is read and deleted
     /// on each server that is new to the engine, before anything else is sent there; see
     /// [`Event::Connected`].
     pub marker: Option<Vec<u8>>,
+}
+
+/// Another text each time: the time, and the process.
+pub fn new_instance() -> String {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{:x}-{:x}", since.as_nanos(), std::process::id())
 }
 
 /// What may change while an engine runs.
@@ -78,6 +90,8 @@ pub enum Request {
     /// Drop all connections and open new ones. What is not acknowledged is sent again, under the rules
     /// for lost connections.
     Reconfigure(Settings),
+    /// From here on go by this; at first by what is the default. Connections stay.
+    Tune(Tuning),
     /// Stop, as soon as all that was sent is acknowledged, or a lane with something to write cannot
     /// reach the server, or the time is over. Purges that have not been reported are not done.
     Shutdown {
@@ -92,6 +106,9 @@ pub enum Request {
 pub struct Note {
     /// Comes back in [`Event::Noted`].
     pub ticket: Ticket,
+    /// The server that it speaks of: the one of the last [`Event::Connected`] that the sender has read. Once another
+    /// has been told of it is refused.
+    pub server: Arc<Server>,
     /// The key.
     pub key: Vec<u8>,
     /// A string to store there; `None` to delete the key.
@@ -241,6 +258,8 @@ fn run(runtime: Runtime, shared: Rc<Shared>, requests: UnboundedReceiver<Request
     }
     let (errands, received) = mpsc::unbounded_channel();
     workers.spawn_local_on(Control::new(shared.clone(), received).run(), &tasks);
+    workers.spawn_local_on(gauge::report(shared.clone()), &tasks);
+    workers.spawn_local_on(sentinel::watch(shared.clone()), &tasks);
     let router = Router {
         shared: shared.clone(),
         queues,
@@ -250,7 +269,7 @@ fn run(runtime: Runtime, shared: Rc<Shared>, requests: UnboundedReceiver<Request
     let outcome = runtime.block_on(tasks.run_until(async {
         tokio::select! {
             drained = router.run() => Ok(drained),
-            // Lanes and control run for ever: one that ends has panicked, and its keys would wait for ever.
+            // Lanes, control, report and watch run for ever: one that ends has panicked, and its keys would wait for ever.
             Some(Err(panic)) = workers.join_next() => Err(panic),
         }
     }));
@@ -285,6 +304,7 @@ impl Router {
                 Request::Ping { ticket } => self.send_errand(Errand::Ping(ticket)),
                 Request::Note(note) => self.send_errand(Errand::Note(note)),
                 Request::Reconfigure(settings) => self.shared.reconfigure(settings),
+                Request::Tune(tuning) => self.shared.tune(tuning),
                 Request::Shutdown { within } => return self.drain(Instant::now() + within).await,
             }
         }
@@ -322,7 +342,8 @@ impl Router {
             if self.shared.ledger.is_empty() {
                 return true;
             }
-            if self.queues.iter().any(|queue| queue.is_stuck()) {
+            let (mut stuck, mut others) = (self.queues.iter(), self.queues.iter());
+            if stuck.any(|queue| queue.is_stuck()) && !others.any(|queue| queue.goes_on()) {
                 return false;
             }
             tokio::select! {

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
+use super::address::HostPort;
 use super::chunk::Ticket;
 use super::fault::{Cause, Fault, Kind};
+use super::gauge::ConnectionFigures;
 
 /// What happened. Events come in the order in which it happened.
 #[derive(Clone, Debug)]
@@ -21,6 +23,13 @@ pub enum Event {
         at: SystemTime,
         /// What became of its operations, by mapping.
         counts: Vec<(u16, Counts)>,
+    },
+    /// All that is left of this chunk waits for a master of a cluster that is away, while others are written to; or
+    /// nothing of it is left, and the chunks before it, of which the oldest waits so, were all told. It is acknowledged in
+    /// its turn all the same. Once for a chunk at most.
+    HeldUp {
+        /// The chunk's id.
+        chunk: u64,
     },
     /// A deletion that asked for an answer has gone through.
     Answer {
@@ -37,6 +46,8 @@ pub enum Event {
         mapping: Option<u16>,
         /// Why.
         reason: LossReason,
+        /// Where, with the password masked: of a cluster the node.
+        address: String,
     },
     /// A purge is done: no key that its matcher knows, and that was there when it began, is left.
     Purged {
@@ -66,6 +77,12 @@ pub enum Event {
         changed: bool,
         /// With `changed`: the marker that was found there, and is deleted (rule 8).
         marker: Option<Vec<u8>>,
+    },
+    /// The connections go to another place than before: to the master that sentinels have named, or where the
+    /// address says (`None`, as in the beginning). Comes before a [`Event::Connected`] of that server.
+    Followed {
+        /// The master's place.
+        master: Option<HostPort>,
     },
     /// A connection is lost or cannot be had. Once for each kind of trouble until the next `Connected`.
     Disconnected {
@@ -99,6 +116,10 @@ pub enum Event {
     },
     /// The connection pool has changed.
     Pool(PoolState),
+    /// How each connection is, and what has gone over it. Once a second at most, and only if something has changed.
+    Connections(Vec<ConnectionFigures>),
+    /// A batch took longer than [`Tuning::slow_push`](super::Tuning::slow_push).
+    SlowPush(SlowPush),
     /// The engine has stopped; nothing comes after this.
     Stopped {
         /// Whether everything that had been sent to it was acknowledged.
@@ -149,6 +170,9 @@ pub enum LossReason {
         /// What Redis answered.
         cause: Cause,
     },
+    /// A master of a cluster has slots that were another's before it was away: it may have had them for some time, in
+    /// which the other one took writes that it has not.
+    TakenOver,
 }
 
 impl LossReason {
@@ -157,7 +181,7 @@ impl LossReason {
         match self {
             Self::Refused(cause) | Self::Unlisted { cause } | Self::Unkillable { cause, .. } => cause.kind(),
             Self::Payload => Kind::Protocol,
-            Self::Unsendable { .. } => Kind::Lost,
+            Self::Unsendable { .. } | Self::TakenOver => Kind::Lost,
         }
     }
 }
@@ -170,6 +194,7 @@ impl fmt::Display for LossReason {
             Self::Unsendable { attempts } => {
                 write!(f, "an operation lost its connection {attempts} times in a row")
             }
+            Self::TakenOver => f.write_str("a master that was away is back with slots of another one"),
             Self::Unlisted { cause } => {
                 write!(f, "Redis does not say who else may still write: {cause}")
             }
@@ -183,6 +208,21 @@ impl fmt::Display for LossReason {
     }
 }
 
+/// A batch that took long. Neither keys nor values are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowPush {
+    /// From being sent until all of it was answered, attempts over lost connections included.
+    pub took: Duration,
+    /// Bytes of keys and values in it.
+    pub bytes: usize,
+    /// The mappings of its operations, each with their number.
+    pub mappings: Vec<(u16, usize)>,
+    /// The lane, as in [`ConnectionFigures::role`].
+    pub role: String,
+    /// Where it leads, with the password masked.
+    pub address: String,
+}
+
 /// The server at the other end, as `INFO` tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -192,6 +232,13 @@ pub struct Server {
     pub replication_id: String,
     /// Brand and version, as `Redis 7.0.15`.
     pub version: String,
+}
+
+impl Server {
+    /// Whether it is the same process with the same data.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.run_id == other.run_id && self.replication_id == other.replication_id
+    }
 }
 
 /// A connection as Redis knows it.

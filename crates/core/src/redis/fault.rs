@@ -42,6 +42,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 10] = [
+        Self::Refused,
+        Self::TimedOut,
+        Self::PoolExhausted,
+        Self::Tls,
+        Self::Auth,
+        Self::ReadOnly,
+        Self::OutOfMemory,
+        Self::Rejected,
+        Self::Lost,
+        Self::Protocol,
+    ];
+
     /// Its name, which stands at the beginning of `last_error`.
     pub fn name(self) -> &'static str {
         match self {
@@ -113,13 +127,24 @@ pub enum Cause {
     },
     /// The server is a replica.
     Replica,
-    /// The server is part of a cluster, which this version does not support.
+    /// The server is part of a cluster, and the address is not a cluster's.
     Cluster,
+    /// The address is a cluster's, and the server is part of none.
+    NotCluster,
     /// The answer is not one to the command sent.
     Protocol {
         /// What was expected.
         expected: &'static str,
     },
+    /// No sentinel could say who the master is.
+    NoMaster {
+        /// The kind of trouble with the sentinels.
+        kind: Kind,
+        /// Who was asked, and why each did not say.
+        text: String,
+    },
+    /// The sentinel does not know a service of that name.
+    UnknownService,
     /// The settings were changed while something was in flight.
     Reconfigured,
 }
@@ -147,9 +172,12 @@ impl Cause {
         }
     }
 
-    /// The cause in an error of a socket, TLS or not.
+    /// The cause in an error of a socket, TLS or not; one that [`Self::into_io`] has made is what it was.
     pub fn of_io(error: &io::Error) -> Self {
         let inner = error.get_ref();
+        if let Some(cause) = inner.and_then(|inner| inner.downcast_ref::<Self>()) {
+            return cause.clone();
+        }
         let of_tls = inner.is_some_and(|inner| inner.is::<rustls::Error>() || inner.is::<TlsFailure>());
         if of_tls {
             return Self::Tls {
@@ -160,6 +188,11 @@ impl Cause {
             kind: error.kind(),
             text: first_words(&error.to_string()),
         }
+    }
+
+    /// As an error of a socket.
+    pub fn into_io(self) -> io::Error {
+        io::Error::other(self)
     }
 
     /// The cause in the text of an error that Redis has answered, which begins with its code.
@@ -180,7 +213,8 @@ impl Cause {
             Self::Timeout { .. } => Kind::TimedOut,
             Self::Server { code, text } => kind_of_answer(code, text),
             Self::Replica => Kind::ReadOnly,
-            Self::Cluster => Kind::Rejected,
+            Self::Cluster | Self::NotCluster | Self::UnknownService => Kind::Rejected,
+            Self::NoMaster { kind, .. } => *kind,
             Self::Protocol { .. } => Kind::Protocol,
             Self::Reconfigured => Kind::Lost,
         }
@@ -199,6 +233,7 @@ impl Cause {
         match (self, other) {
             (Self::Io { kind, .. }, Self::Io { kind: other, .. }) => kind == other,
             (Self::Server { code, .. }, Self::Server { code: other, .. }) => code == other,
+            (Self::NoMaster { kind, .. }, Self::NoMaster { kind: other, .. }) => kind == other,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
@@ -207,13 +242,17 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { text, .. } | Self::Tls { text } => f.write_str(text),
+            Self::Io { text, .. } | Self::Tls { text } | Self::NoMaster { text, .. } => f.write_str(text),
             Self::Exhausted => f.write_str("no connection of the pool became free"),
             Self::Timeout { after } => write!(f, "no answer within {} ms", after.as_millis()),
             Self::Server { code, text } if text.is_empty() => f.write_str(code),
             Self::Server { code, text } => write!(f, "{code} {text}"),
             Self::Replica => f.write_str("the server is a replica, which cannot be written to"),
-            Self::Cluster => f.write_str("Redis Cluster is not supported by this version"),
+            Self::Cluster => {
+                f.write_str("the server is part of a cluster, whose address begins with redis-cluster://")
+            }
+            Self::NotCluster => f.write_str("the server is not part of a cluster"),
+            Self::UnknownService => f.write_str("it does not know the service"),
             Self::Protocol { expected } => write!(f, "unexpected answer, {expected} was expected"),
             Self::Reconfigured => f.write_str("the settings have changed"),
         }

@@ -1,49 +1,56 @@
 //! A connection out of the pool, with what is known about its other end.
 
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::redis::{Pipeline, Value};
-use deadpool::managed::{Object, PoolError, Timeouts};
+use deadpool_redis::Connection;
 use tokio::time::timeout_at;
 
+use super::chart::View;
 use super::chunk::Expiry;
-use super::dial::{Dialler, Wire};
 use super::engine::{Note, Settings};
 use super::event::{Client, Server};
 use super::fault::Cause;
+use super::gauge::Gauge;
+use super::pool::Pool;
 use super::reply::Verdict;
 
 /// How fast a batch may at least be expected to be sent, in bytes per second: one larger than this has
 /// that much longer to be answered than `command_timeout`.
 const SLOWEST_NETWORK: u64 = 16 << 20;
 
-/// Where lines take their connections from.
-pub(super) type Pool = deadpool::managed::Pool<Dialler>;
+mod identity;
 
-/// A pool that opens at most `size` connections with these settings.
-pub(super) fn pool(settings: &Settings, size: usize) -> Result<Pool, Cause> {
-    let pool = Pool::builder(Dialler::new(settings.clone()))
-        .max_size(size)
-        .runtime(deadpool::Runtime::Tokio1)
-        .build();
-    pool.map_err(|_| Cause::Protocol {
-        expected: "a pool that needs no more than a runtime",
-    })
+use identity::{add_identity_questions, identity};
+
+/// What a line has to find at its other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topology {
+    /// A master that is part of no cluster.
+    Alone,
+    /// A master that is part of one.
+    Cluster,
+    /// Any node of a cluster: it is only asked for the others.
+    AnyNode,
 }
 
 /// A live connection.
 pub(super) struct Line {
-    connection: Object<Dialler>,
+    connection: Connection,
     pub server: Arc<Server>,
     /// What Redis calls this connection.
     pub id: u64,
     /// Why Redis does not know it by its name.
     nameless: Option<Cause>,
-    /// Under which settings it was opened, see `Shared::generation`.
-    pub generation: u64,
+    topology: Topology,
     /// When it was opened.
     pub since: Instant,
+    /// By how many parts in 8192 of its lifetime it ends earlier.
+    haste: u32,
+    gauge: Rc<Gauge>,
     timeout: Duration,
 }
 
@@ -53,19 +60,30 @@ impl Line {
     /// # Errors
     ///
     /// No connection within `connect_timeout`, credentials or a question refused, or a server that is
-    /// not a standalone master.
-    pub async fn open(pool: &Pool, settings: &Settings, name: &str, generation: u64) -> Result<Self, Cause> {
+    /// not the master that `topology` asks for. Finding out more of a failure may take as long once more.
+    pub async fn open(
+        pool: &Pool,
+        settings: &Settings,
+        name: &str,
+        topology: Topology,
+        gauge: &Rc<Gauge>,
+    ) -> Result<Self, Cause> {
+        match Self::introduced(pool, settings, name, topology, gauge).await {
+            Err(cause) => Err(pool.diagnose(cause).await),
+            line => line,
+        }
+    }
+
+    async fn introduced(
+        pool: &Pool,
+        settings: &Settings,
+        name: &str,
+        topology: Topology,
+        gauge: &Rc<Gauge>,
+    ) -> Result<Self, Cause> {
         let limit = settings.connect_timeout;
         let deadline = tokio::time::Instant::now() + limit;
-        // The dialler keeps the time by itself, and tells in which step it was over.
-        let timeouts = Timeouts {
-            wait: Some(limit),
-            ..Timeouts::default()
-        };
-        let connection = pool.timeout_get(&timeouts).await.map_err(|error| match error {
-            PoolError::Backend(cause) => cause,
-            _ => Cause::Exhausted,
-        })?;
+        let connection = pool.take().await?;
         let server = Arc::new(Server {
             run_id: String::new(),
             replication_id: String::new(),
@@ -76,8 +94,10 @@ impl Line {
             server,
             id: 0,
             nameless: None,
-            generation,
+            topology,
             since: Instant::now(),
+            haste: (RandomState::new().hash_one(name) % 1024) as u32,
+            gauge: gauge.clone(),
             timeout: settings.connect_timeout,
         };
         let introduced = match timeout_at(deadline, line.introduce(settings, name)).await {
@@ -121,7 +141,7 @@ impl Line {
                 return Err(Cause::of_reply(error));
             }
         }
-        self.server = Arc::new(identity(replies)?);
+        self.server = Arc::new(identity(replies, self.topology)?);
         match replies.get(2) {
             Some(Value::Int(id)) => self.id = *id as u64,
             Some(Value::ServerError(error)) => return Err(Cause::of_reply(error)),
@@ -142,13 +162,18 @@ impl Line {
     pub async fn exchange(&mut self, commands: &Pipeline, bytes: usize) -> Result<Vec<Value>, Cause> {
         let extra = Duration::from_millis(bytes as u64 * 1000 / SLOWEST_NETWORK);
         let limit = self.timeout.saturating_add(extra);
+        self.gauge.sending(commands.len());
+        let start = Instant::now();
         let exchange = self.connection.send_packed_commands(commands, 0, commands.len());
         match tokio::time::timeout(limit, exchange).await {
-            Ok(Ok(replies)) if replies.len() == commands.len() => Ok(replies),
+            Ok(Ok(replies)) if replies.len() == commands.len() => {
+                self.gauge.answered(start.elapsed());
+                Ok(replies)
+            }
             Ok(Ok(_)) => Err(Cause::Protocol {
                 expected: "one answer to each command",
             }),
-            Ok(Err(error)) => Err(self.connection.cause(&error)),
+            Ok(Err(error)) => Err(Cause::of(&error)),
             Err(_) => Err(Cause::Timeout { after: limit }),
         }
     }
@@ -162,7 +187,7 @@ impl Line {
         let mut questions = Pipeline::with_capacity(2);
         add_identity_questions(&mut questions);
         let replies = self.exchange(&questions, 0).await?;
-        identity(&replies).map(Arc::new)
+        identity(&replies, self.topology).map(Arc::new)
     }
 
     /// Kills the client with this id; that there is none is as good.
@@ -198,13 +223,16 @@ impl Line {
         Ok(text(reply, expected).map(|text| text.lines().filter_map(id_and_name).collect()))
     }
 
-    /// Stores or deletes a key of the worker's own.
+    /// Stores or deletes a key of the worker's own. With `asking` the key's slot may be on its way here.
     ///
     /// # Errors
     ///
     /// As [`Self::kill`].
-    pub async fn note(&mut self, note: &Note) -> Result<Option<Cause>, Cause> {
+    pub async fn note(&mut self, note: &Note, asking: bool) -> Result<Option<Cause>, Cause> {
         let mut command = ::redis::pipe();
+        if asking {
+            command.cmd("ASKING");
+        }
         match (&note.value, note.expiry) {
             (None, _) => command.cmd("UNLINK").arg(&note.key),
             (Some(value), Expiry::Never) => command.cmd("SET").arg(&note.key).arg(value),
@@ -214,9 +242,34 @@ impl Line {
             }
         };
         let replies = self.exchange(&command, 0).await?;
-        Ok(match replies.first() {
+        Ok(match replies.last() {
             Some(Value::ServerError(error)) => Some(Cause::of_reply(error)),
             _ => None,
+        })
+    }
+
+    /// Asks a node of a cluster who it is, and for all that it knows of the cluster; `asked` is its host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`]; or it does not tell.
+    pub async fn view(&mut self, asked: &str) -> Result<View, Cause> {
+        let mut questions = Pipeline::with_capacity(4);
+        add_identity_questions(&mut questions);
+        questions.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("NODES");
+        let replies = self.exchange(&questions, 0).await?;
+        self.server = Arc::new(identity(&replies, self.topology)?);
+        let [_, _, slots, nodes] = &replies[..] else {
+            return Err(Cause::Protocol {
+                expected: "four answers",
+            });
+        };
+        if let Value::ServerError(error) = slots {
+            return Err(Cause::of_reply(error));
+        }
+        let nodes = text(nodes, "text from CLUSTER NODES")?;
+        View::read(slots, &nodes, asked).ok_or(Cause::Protocol {
+            expected: "slots and nodes of a cluster",
         })
     }
 
@@ -233,6 +286,7 @@ impl Line {
         if let Some(Value::ServerError(error)) = replies.get(1) {
             return match Verdict::of(error) {
                 Verdict::Later(cause) | Verdict::Fatal(cause) => Err(cause),
+                Verdict::Redirected { .. } => Err(Cause::of_reply(error)),
                 _ => Ok(None),
             };
         }
@@ -240,6 +294,22 @@ impl Line {
             Some(Value::BulkString(marker)) => Some(marker),
             _ => None,
         })
+    }
+
+    /// What is told of its lane or control.
+    pub fn gauge(&self) -> &Rc<Gauge> {
+        &self.gauge
+    }
+
+    /// When it is to be replaced if it may live so long.
+    pub fn ends_at(&self, lifetime: Duration) -> Option<Instant> {
+        let haste = lifetime / 8192 * self.haste;
+        self.since.checked_add(lifetime - haste)
+    }
+
+    /// What it has found.
+    pub fn topology(&self) -> Topology {
+        self.topology
     }
 
     /// This connection as another one can kill it.
@@ -253,51 +323,8 @@ impl Line {
     /// Ends the connection for good: it does not go back to the pool, and its socket is closed with
     /// linger 0.
     pub fn close(self) {
-        drop::<Wire>(Object::take(self.connection));
+        drop(Connection::take(self.connection));
     }
-}
-
-fn add_identity_questions(questions: &mut Pipeline) {
-    questions.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-}
-
-fn identity(replies: &[Value]) -> Result<Server, Cause> {
-    let [server, replication, ..] = replies else {
-        return Err(Cause::Protocol {
-            expected: "two answers to INFO",
-        });
-    };
-    let (server, replication) = (info_text(server)?, info_text(replication)?);
-    // Valkey without extended-redis-compatibility calls it server_mode (server.c, genValkeyInfoString).
-    let mode = info_field(&server, "redis_mode").or_else(|| info_field(&server, "server_mode"));
-    if mode == Some("cluster") {
-        return Err(Cause::Cluster);
-    }
-    if info_field(&replication, "role") == Some("slave") {
-        return Err(Cause::Replica);
-    }
-    let required = |text: &str, name, expected| {
-        info_field(text, name)
-            .map(str::to_owned)
-            .ok_or(Cause::Protocol { expected })
-    };
-    Ok(Server {
-        run_id: required(&server, "run_id", "run_id in INFO server")?,
-        replication_id: required(&replication, "master_replid", "master_replid in INFO replication")?,
-        version: brand_and_version(&server),
-    })
-}
-
-/// Valkey's `redis_version` is that of the Redis that it stays compatible with (version.h, REDIS_VERSION).
-fn brand_and_version(server: &str) -> String {
-    [("valkey_version", "Valkey"), ("redis_version", "Redis")]
-        .iter()
-        .find_map(|(field, brand)| Some(format!("{brand} {}", info_field(server, field)?)))
-        .unwrap_or_else(|| "Redis, version unknown".to_owned())
-}
-
-fn info_text(reply: &Value) -> Result<String, Cause> {
-    text(reply, "text from INFO")
 }
 
 fn text(reply: &Value, expected: &'static str) -> Result<String, Cause> {
@@ -316,12 +343,6 @@ fn id_and_name(line: &str) -> Option<(u64, String)> {
     Some((field("id=")?.parse().ok()?, name.to_owned()))
 }
 
-fn info_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
-}
-
 /// What the fuzz target `resp` runs: everything that reads answers, on answers made of these bytes.
 #[cfg(fuzzing)]
 pub fn read_answers(mut bytes: &[u8]) {
@@ -335,22 +356,26 @@ pub fn read_answers(mut bytes: &[u8]) {
         if let Ok(text) = text(reply, "text") {
             text.lines().filter_map(id_and_name).for_each(drop);
         }
+        super::sentinel::read_answer(reply);
         if let Value::ServerError(error) = reply {
             let verdict = super::reply::Verdict::of(error);
             assert!(!format!("{verdict:?}{}", Cause::of_reply(error)).is_empty());
         }
     }
+    if let [slots, nodes, ..] = &replies[..]
+        && let Ok(nodes) = text(nodes, "text")
+    {
+        let views: Vec<View> = View::read(slots, &nodes, "asked").into_iter().collect();
+        let chart = super::chart::Chart::of(&views);
+        let _moves = chart.is_some_and(|chart| super::chart::Chart::go_one_way(&[&chart, &chart, &chart]));
+    }
     // Whether it is a server's identity or not is no matter here.
-    let _ = identity(&replies);
+    let _ = identity(&replies, Topology::Alone);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn info(server: &str, replication: &str) -> Result<Server, Cause> {
-        identity(&[server, replication].map(|text| Value::BulkString(text.as_bytes().to_vec())))
-    }
 
     #[test]
     fn a_client_is_told_by_its_id_and_name() {
@@ -358,39 +383,5 @@ mod tests {
         assert_eq!(id_and_name(line), Some((12, "a/1:lane-0".to_owned())));
         assert_eq!(id_and_name("id=12 addr=127.0.0.1:1 name= age=0"), None);
         assert_eq!(id_and_name(""), None);
-    }
-
-    #[test]
-    fn a_server_tells_its_brand() {
-        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n";
-        assert_eq!(brand_and_version(valkey), "Valkey 9.1.2");
-        assert_eq!(brand_and_version("redis_version:6.2.14\r\n"), "Redis 6.2.14");
-        assert_eq!(brand_and_version("run_id:abc\r\n"), "Redis, version unknown");
-    }
-
-    #[test]
-    fn only_a_standalone_master_is_taken() {
-        let server = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:abc\r\n";
-        let master = "# Replication\r\nrole:master\r\nmaster_replid:def\r\n";
-        let expected = Server {
-            run_id: "abc".into(),
-            replication_id: "def".into(),
-            version: "Redis 7.0.15".into(),
-        };
-        assert_eq!(info(server, master), Ok(expected));
-        assert_eq!(
-            info(server, "role:slave\r\nmaster_replid:def\r\n"),
-            Err(Cause::Replica)
-        );
-        for name in ["redis_mode", "server_mode"] {
-            let cluster = format!("{name}:cluster\r\nrun_id:abc\r\n");
-            assert_eq!(info(&cluster, master), Err(Cause::Cluster));
-        }
-        assert_eq!(
-            info("", master),
-            Err(Cause::Protocol {
-                expected: "run_id in INFO server"
-            })
-        );
     }
 }

@@ -9,7 +9,7 @@ use ::redis::{Cmd, Pipeline, Value};
 
 use super::engine::PurgeJob;
 use super::fault::Cause;
-use super::line::Line;
+use super::line::{Line, Topology};
 use super::reply::Verdict;
 
 /// How many keys Redis looks at for one answer: about a third of a millisecond of its time.
@@ -17,11 +17,22 @@ const SCAN_COUNT: usize = 1000;
 /// The most keys in one UNLINK.
 const MOST_KEYS: usize = 256;
 
-/// How far a purge has come.
+/// A purge, and how far it has come on a server of its own.
 pub(super) struct Purge {
     pub job: PurgeJob,
+    pub scan: Scan,
+}
+
+/// How far the keys of one server have been looked at.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
     cursor: u64,
+    /// How many keys it has deleted.
     pub keys: u64,
+    /// It has come to its end.
+    pub is_done: bool,
+    /// A key that it had found was not the server's own any more.
+    pub was_redirected: bool,
 }
 
 /// What a step of a purge came to.
@@ -37,27 +48,28 @@ impl Purge {
     pub fn new(job: PurgeJob) -> Self {
         Self {
             job,
-            cursor: 0,
-            keys: 0,
+            scan: Scan::default(),
         }
     }
 
     /// Begins again: the cursor of a lost connection may be another server's.
     pub fn restart(&mut self) {
-        self.cursor = 0;
+        self.scan.cursor = 0;
     }
+}
 
+impl Scan {
     /// Looks at one page of keys.
     ///
     /// # Errors
     ///
-    /// The connection is lost: `restart` on another one.
-    pub async fn step(&mut self, line: &mut Line) -> Result<Step, Cause> {
+    /// The connection is lost: begin again on another one.
+    pub async fn step(&mut self, job: &PurgeJob, line: &mut Line) -> Result<Step, Cause> {
         let mut scan = Pipeline::with_capacity(1);
         scan.cmd("SCAN")
             .arg(self.cursor)
             .arg("MATCH")
-            .arg(&self.job.glob)
+            .arg(&job.glob)
             .arg("COUNT")
             .arg(SCAN_COUNT);
         let replies = line.exchange(&scan, 0).await?;
@@ -70,27 +82,38 @@ impl Purge {
         let own: Vec<&[u8]> = keys
             .iter()
             .filter_map(key)
-            .filter(|key| (self.job.matches)(key))
+            .filter(|key| (job.matches)(key))
             .collect();
         if !own.is_empty() {
-            let (commands, bytes) = deletions(&own);
+            let (commands, bytes) = deletions(&own, line.topology());
             let replies = line.exchange(&commands, bytes).await?;
             self.keys += replies
                 .iter()
                 .map(|reply| if let Value::Int(n) = reply { *n as u64 } else { 0 })
                 .sum::<u64>();
+            self.was_redirected |= replies.iter().any(is_redirection);
             if let Some(step) = refusal(&replies)? {
                 return Ok(step);
             }
         }
         self.cursor = cursor;
-        Ok(if cursor == 0 { Step::Done } else { Step::More })
+        self.is_done = cursor == 0;
+        Ok(if self.is_done { Step::Done } else { Step::More })
     }
 }
 
-fn deletions(keys: &[&[u8]]) -> (Pipeline, usize) {
-    let mut commands = Pipeline::with_capacity(keys.len().div_ceil(MOST_KEYS));
-    for keys in keys.chunks(MOST_KEYS) {
+/// In a cluster each key is deleted by itself, for the slots of one command must be the same; with ASKING before it,
+/// for the key may be one of those of a slot on its way to the server that have arrived there.
+fn deletions(keys: &[&[u8]], topology: Topology) -> (Pipeline, usize) {
+    let (most, asking) = match topology {
+        Topology::Alone => (MOST_KEYS, false),
+        Topology::Cluster | Topology::AnyNode => (1, true),
+    };
+    let mut commands = Pipeline::with_capacity(keys.len().div_ceil(most) * (1 + usize::from(asking)));
+    for keys in keys.chunks(most) {
+        if asking {
+            commands.cmd("ASKING");
+        }
         let mut unlink = Cmd::new();
         unlink.arg("UNLINK");
         for key in keys {
@@ -99,6 +122,10 @@ fn deletions(keys: &[&[u8]]) -> (Pipeline, usize) {
         commands.add_command(unlink);
     }
     (commands, keys.iter().map(|key| key.len()).sum())
+}
+
+fn is_redirection(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if matches!(Verdict::of(error), Verdict::Redirected { .. }))
 }
 
 /// The worst refusal among the answers.
@@ -110,7 +137,8 @@ fn refusal(replies: &[Value]) -> Result<Option<Step>, Cause> {
         }
     }
     match verdict {
-        Verdict::Done => Ok(None),
+        // A key that has gone to another master since it was found is found there, see `sweep`.
+        Verdict::Done | Verdict::Redirected { .. } => Ok(None),
         Verdict::Later(cause) => Ok(Some(Step::Wait(cause))),
         Verdict::WrongType(cause) | Verdict::NoMemory(cause) | Verdict::Refused(cause) => {
             Ok(Some(Step::Refused(cause)))

@@ -9,6 +9,13 @@ use super::fault::Cause;
 pub(super) enum Verdict {
     /// Nothing: it is done.
     Done,
+    /// The key's slot is another master's, or on its way there: it has not run.
+    Redirected {
+        /// For this time only (ASK).
+        is_ask: bool,
+        /// The slot and the place, as `3999 127.0.0.1:6381`.
+        to: String,
+    },
     /// The server as a whole refuses for now: wait and send again.
     Later(Cause),
     /// The key holds another type: delete it and store again.
@@ -32,6 +39,10 @@ impl Verdict {
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown,
             ) => Self::Later(cause),
+            Some(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => Self::Redirected {
+                is_ask: kind == ServerErrorKind::Ask,
+                to: error.details().unwrap_or_default().to_owned(),
+            },
             Some(ServerErrorKind::ReadOnly) => Self::Fatal(cause),
             Some(_) => Self::Refused(cause),
             None => match error.code() {
@@ -48,11 +59,12 @@ impl Verdict {
     fn rank(&self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Later(_) => 1,
-            Self::WrongType(_) => 2,
-            Self::NoMemory(_) => 3,
-            Self::Refused(_) => 4,
-            Self::Fatal(_) => 5,
+            Self::Redirected { .. } => 1,
+            Self::Later(_) => 2,
+            Self::WrongType(_) => 3,
+            Self::NoMemory(_) => 4,
+            Self::Refused(_) => 5,
+            Self::Fatal(_) => 6,
         }
     }
 

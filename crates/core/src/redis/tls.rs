@@ -3,11 +3,16 @@
 //! Guarantees that nothing here shows a key, and that nothing is loaded before [`Tls::new`]. A certificate is looked
 //! at as rustls does: version 3, its names in subjectAltName (a common name is not looked at), and an authority's own
 //! certificate is no server's. Does not read files, which the caller does, nor look for revoked certificates.
+//!
+//! The connections of the worker's pool are made by the library, which is given the same files and level and looks at
+//! certificates with the same verifier of rustls. Where nothing is to be verified it does not tell the host's name
+//! either.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use ::redis::{ClientTlsConfig, TlsCertificates};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
@@ -143,6 +148,7 @@ impl std::error::Error for TlsFailure {}
 #[derive(Clone, Debug)]
 pub struct Tls {
     config: Arc<ClientConfig>,
+    settings: Arc<TlsSettings>,
 }
 
 impl Tls {
@@ -174,11 +180,36 @@ impl Tls {
         config.resumption = Resumption::disabled();
         Ok(Self {
             config: Arc::new(config),
+            settings: Arc::new(settings.clone()),
         })
     }
 
     pub(super) fn config(&self) -> Arc<ClientConfig> {
         self.config.clone()
+    }
+
+    pub(super) fn verify(&self) -> Verify {
+        self.settings.verify
+    }
+
+    /// The same for the library whose connections the pool makes. Its rustls is given the provider here, which it
+    /// cannot be given by itself.
+    pub(super) fn certificates(&self) -> TlsCertificates {
+        // An error means that there is one already.
+        let _ = crypto::ring::default_provider().install_default();
+        let settings = &self.settings;
+        let client_tls = settings.certificate.as_ref().zip(settings.key.as_ref());
+        TlsCertificates {
+            client_tls: client_tls.map(|(certificate, key)| ClientTlsConfig {
+                client_cert: certificate.bytes.clone(),
+                client_key: key.bytes.clone(),
+            }),
+            // Never none: the library would then trust authorities of its own choice.
+            root_cert: Some(match &settings.authorities {
+                Some(pem) => pem.bytes.clone(),
+                None => system_authorities(),
+            }),
+        }
     }
 }
 
@@ -241,6 +272,15 @@ fn roots(settings: &TlsSettings) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
+/// Those authorities of the system that rustls can use, in PEM format.
+fn system_authorities() -> Vec<u8> {
+    let mut store = RootCertStore::empty();
+    let all = rustls_native_certs::load_native_certs().certs;
+    let usable = all.into_iter().filter(|der| store.add(der.clone()).is_ok());
+    let usable: Vec<_> = usable.map(|der| pem::Pem::new("CERTIFICATE", &*der)).collect();
+    pem::encode_many(&usable).into_bytes()
+}
+
 /// Does not ask whether the certificate names the host and, without authorities, who vouches for it.
 #[derive(Debug)]
 struct Lenient {
@@ -294,9 +334,13 @@ impl ServerCertVerifier for Lenient {
 /// # Errors
 /// It is no name that a certificate could have.
 pub(super) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
-    let address = host.split_once('%').map_or(host, |(address, _zone)| address);
-    ServerName::try_from(address.to_owned())
+    ServerName::try_from(certified(host).to_owned())
         .map_err(|_| failure(format!("\"{host}\" is no name that a certificate can have")))
+}
+
+/// The part of a host that a certificate can name: an IPv6 address without its zone.
+pub(super) fn certified(host: &str) -> &str {
+    host.split_once('%').map_or(host, |(address, _zone)| address)
 }
 
 /// Nobody has answered in TLS.

@@ -1,17 +1,20 @@
 //! A Redis server of a test's own, and an engine that writes to it.
 #![allow(dead_code, reason = "each test binary uses another part of it")]
 
+pub mod cluster;
 pub mod detour;
+pub mod versions;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use pg_redis_cache_core::redis::{
-    Address, Chunk, Engine, EngineHandle, Event, Expiry, Request, Settings, Setup, Target,
+    Address, Chunk, Engine, EngineHandle, Event, Expiry, PurgeJob, Request, Settings, Setup, Target,
+    new_instance,
 };
 
 /// How long anything may take before a test fails. Nothing is asserted about less.
@@ -192,6 +195,16 @@ pub fn ttl(ms: u64) -> Expiry {
     Expiry::Milliseconds(NonZeroU64::new(ms).unwrap())
 }
 
+/// Of all keys that begin so.
+pub fn purge(mapping: u16, epoch: u64, prefix: &'static str) -> Request {
+    Request::Purge(PurgeJob {
+        mapping,
+        epoch,
+        glob: format!("{prefix}*").into_bytes(),
+        matches: Arc::new(|key| key.starts_with(prefix.as_bytes())),
+    })
+}
+
 pub fn settings(url: &str) -> Settings {
     Settings {
         address: Address::parse(url).unwrap(),
@@ -222,6 +235,7 @@ impl Bench {
             name: "test/1".to_owned(),
             label: String::new(),
             owner: "me".to_owned(),
+            instance: new_instance(),
             hash_fields,
             marker: marker.map(<[u8]>::to_vec),
         };
@@ -292,8 +306,11 @@ impl Bench {
         self.handle.try_recv()
     }
 
+    /// Has the engine stop, and returns all events. The engine may take longer than is waited for here: one that waits
+    /// for its time to be over is noticed.
     pub fn stop(mut self) -> Vec<Event> {
-        self.send(Request::Shutdown { within: PATIENCE });
+        let within = PATIENCE * 10;
+        self.send(Request::Shutdown { within });
         self.wait_for("stop", |e| matches!(e, Event::Stopped { .. }));
         self.handle.join().unwrap();
         self.events

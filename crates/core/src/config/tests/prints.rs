@@ -14,6 +14,14 @@ fn canonical_text_leaves_defaults_out_and_quotes_what_needs_it() {
             "'a b:{\"X\"}' => SELECT \"select\", b FROM \"S\".t WITH (name = \"q\"\"\", ttl = 60, allow_rls = on)",
         ),
         ("'=>{a}' => SELECT * FROM t", "'=>{a}' => SELECT * FROM public.t"),
+        (
+            "u:{id} => SELECT a FROM t WITH (server = \"Far Away\", database = b)",
+            "u:{id} => SELECT a FROM public.t WITH (database = b, server = \"Far Away\")",
+        ),
+        (
+            "u:{id} => SELECT a FROM t WITH (server = DEFAULT)",
+            "u:{id} => SELECT a FROM public.t",
+        ),
     ] {
         let mapping = one(written);
         assert_eq!(mapping.to_string(), canonical);
@@ -40,6 +48,7 @@ fn a_fingerprint_tells_what_matters_and_nothing_else() {
         "u:{id} => SELECT a FROM s.t",
         "u:{id} => SELECT a FROM t WITH (ttl = 1)",
         "u:{id} => SELECT a FROM t WITH (database = other)",
+        "u:{id} => SELECT a FROM t WITH (server = other)",
     ] {
         assert_ne!(base.fingerprint("app"), one(other).fingerprint("app"), "{other}");
     }

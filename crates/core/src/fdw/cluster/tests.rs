@@ -26,19 +26,6 @@ fn text(part: &Part) -> String {
     }
 }
 
-#[test]
-fn slots_are_those_of_redis() {
-    // As CLUSTER KEYSLOT answers.
-    assert_eq!(slot(b"123456789"), 12739);
-    assert_eq!(slot(b"foo"), 12182);
-    assert_eq!(slot(b""), 0);
-    assert_eq!(slot(b"{user1000}.following"), slot(b"user1000"));
-    assert_eq!(slot(b"foo{}{bar}"), CRC.checksum(b"foo{}{bar}") % SLOTS);
-    assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
-    assert_eq!(slot(b"foo{bar}{zap}"), slot(b"bar"));
-    assert_eq!(slot(b"foo{bar"), CRC.checksum(b"foo{bar") % SLOTS);
-}
-
 fn three() -> Slots {
     let row = |from, to, host: &str, port| {
         let node = |host: &str, port| Reply::Array(vec![bulk(host), Reply::Integer(port), bulk("id")]);
@@ -55,7 +42,7 @@ fn three() -> Slots {
         row(12288, 16000, "a", 7002),
         row(16001, 16001, "b", 7001),
     ];
-    Slots::read(Reply::Array(rows), "asked").unwrap()
+    read_slots(Reply::Array(rows), "asked").unwrap()
 }
 
 #[test]
@@ -73,34 +60,11 @@ fn each_slot_has_its_master() {
     assert_eq!(master(16001).unwrap(), "b:7001");
     assert_eq!(master(16002), None);
     assert_eq!(slots.masters().len(), 3);
-    assert_eq!(Slots::read(Reply::Integer(1), "h"), Err(Unexpected));
+    assert_eq!(read_slots(Reply::Integer(1), "h"), Err(Unexpected));
     assert_eq!(
-        Slots::read(Reply::Array(vec![Reply::Array(vec![])]), "h"),
+        read_slots(Reply::Array(vec![Reply::Array(vec![])]), "h"),
         Err(Unexpected)
     );
-}
-
-#[test]
-fn redirections_are_read() {
-    let node = |host: &str, port| Node {
-        host: host.to_owned(),
-        port,
-    };
-    let of = |text| Redirection::of(text, "asked");
-    assert_eq!(
-        of("MOVED 3999 127.0.0.1:6381"),
-        Some(Redirection::Moved(node("127.0.0.1", 6381)))
-    );
-    assert_eq!(
-        of("MOVED 3999 :6381"),
-        Some(Redirection::Moved(node("asked", 6381)))
-    );
-    assert_eq!(of("ASK 1 ::1:6381"), Some(Redirection::Ask(node("::1", 6381))));
-    assert_eq!(of("TRYAGAIN Multiple keys request"), Some(Redirection::Later));
-    assert_eq!(of("CLUSTERDOWN The cluster is down"), Some(Redirection::Later));
-    assert_eq!(of("WRONGTYPE Operation"), None);
-    assert_eq!(of("MOVED"), None);
-    assert_eq!(of("MOVED 1 nowhere"), None);
 }
 
 #[test]

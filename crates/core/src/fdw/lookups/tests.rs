@@ -1,14 +1,5 @@
 use super::*;
-use crate::fdw::{Comparison, Kind, Operand, Shape, Target, options::Keys, resp::Reader};
-
-fn needs(kind: Kind, one_key: bool) -> Needs {
-    Needs {
-        kind,
-        ttl: false,
-        batch_size: 5000,
-        one_key,
-    }
-}
+use crate::fdw::{Comparison, Kind, Operand, Shape, Target, options::Keys, reading::tests::needs};
 
 fn equal(target: Target, text: &str) -> (Shape, Operand) {
     let comparison = Comparison::Equal;
@@ -24,12 +15,8 @@ fn read(lookups: &mut Lookups, redis: impl Fn(&[String]) -> Reply) -> Vec<Vec<St
         if commands.count == 0 {
             return trips;
         }
-        let mut reader = Reader::default();
-        reader.feed(&commands.bytes);
         let mut trip = Vec::new();
-        while let Some(Reply::Array(parts)) = reader.next_reply().unwrap() {
-            let words = parts.into_iter().filter_map(Reply::into_bytes);
-            let words: Vec<String> = words.map(|word| String::from_utf8(word).unwrap()).collect();
+        for words in commands.words() {
             trip.push(words.join(" "));
             assert!(lookups.is_waiting());
             lookups.answer(redis(&words)).unwrap();

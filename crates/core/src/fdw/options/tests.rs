@@ -49,11 +49,44 @@ fn an_unknown_option_is_an_error_or_a_warning() {
     assert_eq!(server.hint(), "Perhaps you meant \"host_port\".");
     let ignored = check(Place::Server, &given(&[("host_port", "a:1"), ("colour", "red")])).unwrap();
     assert_eq!(ignored.len(), 1);
-    assert!(ignored[0].hint().starts_with("Valid options here: host_port,"));
+    assert!(ignored[0].hint().starts_with("Valid options here: "));
+    assert!(ignored[0].hint().contains(" host_port,"), "{}", ignored[0].hint());
     let ignored = check(Place::Table, &given(&[("table_type", "set"), ("password", "x")])).unwrap();
     assert_eq!(ignored[0].to_string(), "invalid option \"password\"");
     assert!(check(Place::Server, &given(&[("pool_max_size", "9")])).is_ok());
     assert!(check(Place::UserMapping, &given(&[("passwort", "x")])).is_err());
+}
+
+#[test]
+fn a_server_is_where_one_option_says() {
+    let sentinels = ("url", "redis-sentinel://a,b/main/2");
+    let node = ("host_port", "c:1");
+    assert_eq!(check(Place::Server, &given(&[sentinels])), Ok(vec![]));
+    assert_eq!(
+        check(Place::Server, &given(&[sentinels, node])),
+        Err(OptionProblem::TwoAddresses)
+    );
+    let problem = check(Place::Server, &given(&[("url", "redis-sentinel://:secret@a,b")])).unwrap_err();
+    assert_eq!(
+        problem,
+        OptionProblem::Url {
+            problem: AddressError::NoService
+        }
+    );
+    assert!(!format!("{problem} {problem:?}").contains("secret"));
+    // The server's own goes before the wrapper's.
+    let shown = |options: &[(&str, &str)]| {
+        let addresses = addresses(&given(options)).unwrap().unwrap();
+        let all: Vec<String> = addresses.iter().map(Address::masked).collect();
+        all.join(" ")
+    };
+    assert_eq!(
+        shown(&[node, ("batch_size", "100"), sentinels]),
+        "redis-sentinel://a:26379,b:26379/main/2"
+    );
+    assert_eq!(shown(&[sentinels, node]), "redis://c:1/0");
+    assert_eq!(addresses(&given(&[("batch_size", "100")])), Ok(None));
+    assert!(have_address(&given(&[sentinels])) && !have_address(&given(&[("database", "1")])));
 }
 
 #[test]

@@ -4,7 +4,6 @@ use crate::fdw::{
     Element,
     filter::{Comparison, Operand, Shape, Target},
     options::Keys,
-    resp::Reader,
 };
 
 mod foreseeing;
@@ -12,18 +11,6 @@ mod patterns;
 mod ranges;
 mod records;
 mod scores;
-
-/// The commands, as words.
-fn words(commands: &Commands) -> Vec<Vec<String>> {
-    let mut reader = Reader::default();
-    reader.feed(&commands.bytes);
-    let mut all = Vec::new();
-    while let Some(Reply::Array(parts)) = reader.next_reply().unwrap() {
-        let words = parts.into_iter().filter_map(Reply::into_bytes);
-        all.push(words.map(|word| String::from_utf8(word).unwrap()).collect());
-    }
-    all
-}
 
 fn bulk(text: &str) -> Reply {
     Reply::Bulk(text.into())
@@ -37,7 +24,7 @@ fn page(cursor: &str, found: &[&str]) -> Reply {
     Reply::Array(vec![bulk(cursor), array(found)])
 }
 
-fn needs(kind: Kind, one_key: bool) -> Needs {
+pub(in crate::fdw) fn needs(kind: Kind, one_key: bool) -> Needs {
     Needs {
         kind,
         ttl: false,
@@ -59,7 +46,7 @@ fn read(needs: Needs, access: Access, redis: impl Fn(&[&str]) -> Reply) -> Resul
         if commands.count == 0 {
             return Ok((sent, rows));
         }
-        for command in words(&commands) {
+        for command in commands.words() {
             let command: Vec<&str> = command.iter().map(String::as_str).collect();
             sent.push(command.join(" "));
             reading.answer(redis(&command))?;

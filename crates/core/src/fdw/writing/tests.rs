@@ -1,17 +1,7 @@
 use super::*;
-use crate::fdw::resp::{Reader, Reply};
 
 fn lines(commands: &Commands) -> Vec<String> {
-    let mut reader = Reader::default();
-    reader.feed(&commands.bytes);
-    let mut all = Vec::new();
-    while let Some(Reply::Array(parts)) = reader.next_reply().unwrap() {
-        let words = parts.into_iter().filter_map(Reply::into_bytes);
-        let words: Vec<String> = words.map(|word| String::from_utf8(word).unwrap()).collect();
-        all.push(words.join(" "));
-    }
-    assert_eq!(all.len(), commands.count);
-    all
+    commands.words().iter().map(|words| words.join(" ")).collect()
 }
 
 fn put(key: &str, element: Element) -> Put {

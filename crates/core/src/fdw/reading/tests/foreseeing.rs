@@ -12,7 +12,7 @@ fn read_in_pieces(access: Access, pieces: bool) -> (Vec<String>, Vec<String>) {
     let mut reading = Reading::new(needs(Kind::Hash, true), access);
     let (mut sent, mut fields, mut on_their_way) = (Vec::new(), Vec::new(), VecDeque::new());
     let mut send = |commands: &Commands, on_their_way: &mut VecDeque<String>| {
-        for command in words(commands) {
+        for command in commands.words() {
             sent.push(command.join(" "));
             on_their_way.push_back(command[2].clone());
         }

@@ -29,7 +29,7 @@ fn batches(needs: Needs, access: Access, redis: impl Fn(&[&str]) -> Reply) -> Ve
             return counts;
         }
         counts.push(commands.count);
-        for command in words(&commands) {
+        for command in commands.words() {
             let command: Vec<&str> = command.iter().map(String::as_str).collect();
             reading.answer(redis(&command)).unwrap();
         }
