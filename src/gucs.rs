@@ -11,11 +11,13 @@ use std::{
     time::Duration,
 };
 
-use pg_redis_cache_core::{config, redis::Address};
+use pg_redis_cache_core::config;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
 use crate::{compat, nodes, shared::Shared};
 
+pub mod pool;
+pub mod servers;
 pub mod tls;
 
 pub static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
@@ -121,7 +123,7 @@ pub fn url() -> String {
 
 /// The url without its password.
 pub fn masked_url() -> String {
-    Address::parse(&url()).map_or_else(|_| "(not a valid url)".to_string(), |address| address.masked())
+    config::masked(&url())
 }
 
 /// Whether the list, the default database or `enabled` was assigned since the last call.
@@ -162,6 +164,8 @@ fn note_assignment() {
 pub fn init() {
     define_list();
     define_connection();
+    pool::init();
+    servers::init();
     tls::init();
     define_memory();
     define_behaviour();
@@ -218,7 +222,7 @@ fn define_connection() {
             &URL_PLACEHOLDER,
             GucContext::Sighup,
             GucFlags::SUPERUSER_ONLY,
-            Some(check_url),
+            Some(check_secret),
             Some(assign_url),
             Some(show_url),
         );
@@ -427,8 +431,9 @@ fn guc_string(text: &[u8]) -> *mut c_char {
     copy.cast()
 }
 
+/// Puts a constant in the place of a value that may hold a password; refuses none.
 #[pg_guard]
-unsafe extern "C-unwind" fn check_url(
+unsafe extern "C-unwind" fn check_secret(
     new: *mut *mut c_char,
     extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
@@ -436,7 +441,11 @@ unsafe extern "C-unwind" fn check_url(
     // SAFETY: guc.c passes a valid string of its own allocator, and takes over what is put in its place.
     unsafe {
         let real = guc_string(nodes::bytes(*new));
-        let shown = guc_string(b"***");
+        let shown = guc_string(if nodes::bytes(*new).is_empty() {
+            b""
+        } else {
+            b"***"
+        });
         if real.is_null() || shown.is_null() {
             return false;
         }

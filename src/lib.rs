@@ -10,6 +10,7 @@ mod files;
 mod gucs;
 mod hooks;
 mod nodes;
+mod sentinel;
 mod shared;
 mod socket;
 mod sql;

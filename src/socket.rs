@@ -208,6 +208,8 @@ pub fn connect(address: &Address, tls: Option<&Tls>, timeout: Duration) -> io::R
             stream.set_nonblocking(true)?;
             Ok(Box::new(stream))
         }
+        // Sentinels are asked first (`sentinel::reach`), and so are the nodes of a cluster.
+        Place::Service(_) | Place::Cluster(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -247,6 +249,22 @@ pub fn greeting(address: &Address, password: Option<&Secret>, role: &str) -> Vec
 /// Whether Redis has refused its first command because of the connection, and not of the command.
 pub fn is_turned_away(cause: &Cause) -> bool {
     cause.kind() != Kind::Rejected
+}
+
+/// Waits so long, or until something wakes the process; a cancel works.
+pub fn pause(time: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: this process's latch.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            time.as_millis() as i64,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
 }
 
 /// A connected, non-blocking socket. The standard library's own connect_timeout cannot be cancelled.

@@ -10,6 +10,8 @@ pub enum TestPoint {
     Append,
     /// After rule 3 has let the rows of a statement pass, before they are in the ring.
     Fill,
+    /// A view has looked up the places of the mappings, and tells of each afterwards.
+    Places,
 }
 
 #[cfg(not(feature = "test_points"))]
@@ -46,6 +48,7 @@ mod point {
         let name = match point {
             TestPoint::Append => "append",
             TestPoint::Fill => "fill",
+            TestPoint::Places => "places",
         };
         let points = points.to_string_lossy();
         let asked = points.split(',').filter_map(|point| point.split_once('='));

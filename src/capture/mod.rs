@@ -1,6 +1,6 @@
 //! From a running statement to the rows that belong to a mapping.
 //!
-//! [`relations`] knows which relations are mapped and how, [`columns`] what the catalog says of their columns,
+//! [`relations`] knows which relations are mapped, [`mapped`] how, [`columns`] what the catalog says of their columns,
 //! [`inject`] makes a statement return the rows it changes, [`taps`] puts itself between the executor's nodes,
 //! [`modify`], [`merge`] and [`scan`] take the rows there, [`attached`] takes those of a trigger, [`row`] turns a row
 //! into key and value, [`ddl`] watches what no executor node shows.
@@ -12,6 +12,7 @@ pub mod attached;
 pub mod columns;
 pub mod ddl;
 pub mod inject;
+pub mod mapped;
 mod merge;
 mod modify;
 mod point;

@@ -1,114 +1,33 @@
 //! Which relations are mapped, as this backend sees it.
 //!
 //! The list in force comes from the settings; whether a mapping is active, and under which number, from shared
-//! memory, where the resolver has put it after checking the table and its unique index. What is kept here is
-//! what the row code needs: columns, types, attribute numbers of the table and of each partition. It is built
-//! from the system caches alone, without a lock of its own (the statement holds one on whatever it touches),
-//! and forgotten on relation cache invalidation.
+//! memory, where the resolver has put it after checking the table and its unique index. What is kept of each
+//! relation ([`mapped`](super::mapped)) is forgotten on relation cache invalidation.
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     ffi::CString,
     rc::Rc,
-    time::Duration,
 };
 
 use pg_redis_cache_core::{
     coherence::Reason,
-    config::{self, Insert, Mapping},
-    encode::key::KeyKind,
+    config::{self, Mapping},
 };
 use pgrx::{
     pg_guard,
-    pg_sys::{self, AttrNumber, Datum, Oid},
+    pg_sys::{self, Datum, Oid},
 };
 use rustc_hash::FxHashMap;
 
+pub use super::mapped::{ActiveMapping, MappedRelation, Placed};
 use super::{
-    attached,
-    columns::{KeyColumn, MappedColumn, attribute_named, key_kind, value_names},
+    columns::MappedColumn,
+    mapped::Definition,
     tap_all::{self, TAP_ALL},
-    text::{self, Pinning, ValueWriter},
+    text,
 };
 use crate::{gucs, nodes, shared::Shared, xact};
-
-/// A mapping that is active in this database.
-pub struct ActiveMapping {
-    /// Its number in shared memory.
-    pub index: u16,
-    pub fingerprint: u64,
-    pub definition: Rc<Mapping>,
-    pub key: Vec<MappedColumn>,
-    pub value: Vec<MappedColumn>,
-    pub kinds: Vec<KeyKind>,
-    /// Whether every key that the template makes parses back into the same values.
-    pub unambiguous: bool,
-    pub key_pinning: Pinning,
-    pub value_pinning: Pinning,
-}
-
-impl ActiveMapping {
-    /// Whether new rows are stored.
-    pub fn stores_inserts(&self) -> bool {
-        self.definition.insert == Insert::Set
-    }
-
-    /// For how long a filled key is not filled again, in milliseconds.
-    pub fn refill_ms(&self) -> u64 {
-        let interval = gucs::refill_interval();
-        let ttl = self
-            .definition
-            .ttl
-            .map(|seconds| Duration::from_secs(seconds.get().into()));
-        ttl.map_or(interval, |ttl| interval.min(ttl)).as_millis() as u64
-    }
-}
-
-/// Where a mapping's columns are in one relation.
-pub struct Placed {
-    pub mapping: Rc<ActiveMapping>,
-    pub key_attributes: Vec<AttrNumber>,
-    pub value_attributes: Vec<AttrNumber>,
-}
-
-/// A mapped table, or a partition of one.
-pub struct MappedRelation {
-    pub relid: Oid,
-    /// The mapped table itself.
-    pub root: Oid,
-    /// A trigger of ours captures its changes (`redis_cache.attach`): the hooks leave it alone.
-    pub attached: bool,
-    pub mappings: Vec<Placed>,
-    pub last_attribute: AttrNumber,
-    keys: Vec<KeyColumn>,
-}
-
-impl MappedRelation {
-    /// Whether any mapping stores new rows.
-    pub fn stores_inserts(&self) -> bool {
-        TAP_ALL || self.mappings.iter().any(|placed| placed.mapping.stores_inserts())
-    }
-
-    /// The key columns of all mappings, one mapping after the other.
-    pub fn key_columns(&self) -> impl Iterator<Item = &KeyColumn> {
-        self.keys.iter()
-    }
-
-    /// Whether setting those columns can change a key.
-    pub fn key_may_change(&self, set: impl Iterator<Item = i32>) -> bool {
-        let mut set = set;
-        TAP_ALL
-            || self.keys.iter().any(|key| key.generated)
-            || set.any(|column| self.keys.iter().any(|key| i32::from(key.attribute) == column))
-    }
-
-    /// Marks every mapping of the relation for a purge at commit.
-    pub fn purge(&self, reason: Reason) {
-        for placed in &self.mappings {
-            xact::purge(placed.mapping.index, reason);
-        }
-    }
-}
 
 /// A mapping of the list in force that belongs to this database.
 struct Local {
@@ -477,31 +396,17 @@ pub fn table_of(mapping: &Mapping) -> Oid {
 }
 
 fn build(relid: Oid) -> Option<MappedRelation> {
-    let (root, locals) = if TAP_ALL {
+    let (root, definitions) = if TAP_ALL {
         made_for(relid)?
     } else {
         listed_for(relid)?
     };
-    let mut relation = MappedRelation {
-        relid,
-        root,
-        attached: attached::is_attached(relid),
-        mappings: Vec::new(),
-        last_attribute: 0,
-        keys: Vec::new(),
-    };
-    for (index, fingerprint, definition) in locals {
-        // A column that is gone makes the mapping an error as soon as the resolver looks; until then its rows
-        // are not captured, and the ALTER that removed the column has purged it.
-        if let Some(mapping) = activate(index, fingerprint, definition, root) {
-            place(&mut relation, Rc::new(mapping));
-        }
-    }
+    let relation = MappedRelation::new(relid, root, definitions);
     (TAP_ALL || !relation.mappings.is_empty()).then_some(relation)
 }
 
-/// A mapped table, and the number, fingerprint and definition of each of its mappings.
-type Definitions = (Oid, Vec<(u16, u64, Rc<Mapping>)>);
+/// A mapped table, and each of its mappings.
+type Definitions = (Oid, Vec<Definition>);
 
 /// What the list in force has for a relation.
 fn listed_for(relid: Oid) -> Option<Definitions> {
@@ -540,75 +445,4 @@ fn root_of(relid: Oid) -> Option<Oid> {
         }
         nodes::oids(crate::compat::get_partition_ancestors(relid)).find(|ancestor| is_root(*ancestor))
     }
-}
-
-fn activate(index: u16, fingerprint: u64, definition: Rc<Mapping>, root: Oid) -> Option<ActiveMapping> {
-    let columns = |names: &[String]| -> Option<Vec<MappedColumn>> {
-        names
-            .iter()
-            .map(|name| {
-                let KeyColumn {
-                    type_id,
-                    type_modifier,
-                    ..
-                } = attribute_named(root, name)?;
-                // SAFETY: catalog look-ups within a transaction.
-                let writer = unsafe { ValueWriter::new(type_id) };
-                Some(MappedColumn {
-                    name: name.clone(),
-                    writer,
-                    type_id,
-                    type_modifier,
-                })
-            })
-            .collect()
-    };
-    let key_names: Vec<String> = definition.template.columns().map(str::to_string).collect();
-    let key = columns(&key_names)?;
-    let value = columns(&value_names(&definition, root))?;
-    let kinds: Vec<KeyKind> = key.iter().map(|column| key_kind(column.type_id)).collect();
-    let pinning = |columns: &[MappedColumn]| {
-        columns.iter().fold(Pinning::default(), |all, column| Pinning {
-            variables: all.variables || column.writer.pinning.variables,
-            monetary: all.monetary || column.writer.pinning.monetary,
-        })
-    };
-    Some(ActiveMapping {
-        index,
-        fingerprint,
-        unambiguous: definition.template.is_unambiguous(&kinds),
-        key_pinning: pinning(&key),
-        value_pinning: pinning(&value),
-        definition,
-        key,
-        value,
-        kinds,
-    })
-}
-
-fn place(relation: &mut MappedRelation, mapping: Rc<ActiveMapping>) {
-    let relid = relation.relid;
-    let find = |columns: &[MappedColumn]| -> Option<Vec<KeyColumn>> {
-        columns
-            .iter()
-            .map(|column| attribute_named(relid, &column.name))
-            .collect()
-    };
-    let (Some(key), Some(value)) = (find(&mapping.key), find(&mapping.value)) else {
-        return;
-    };
-    let numbers = |columns: &[KeyColumn]| columns.iter().map(|column| column.attribute).collect::<Vec<_>>();
-    let last = key
-        .iter()
-        .chain(&value)
-        .map(|column| column.attribute)
-        .max()
-        .unwrap_or(0);
-    relation.last_attribute = relation.last_attribute.max(last);
-    relation.mappings.push(Placed {
-        mapping,
-        key_attributes: numbers(&key),
-        value_attributes: numbers(&value),
-    });
-    relation.keys.extend(key);
 }

@@ -44,7 +44,7 @@ fn fill_can_arrive() -> bool {
     relations::list_is_published()
         && !xact::ran_ddl()
         // There is no worker, and so no connection, before recovery has finished.
-        && Shared::get().is_some_and(|shared| shared.connected())
+        && Shared::get().is_some_and(|shared| shared.connected_anywhere())
 }
 
 unsafe fn snapshot_is_plain(snapshot: pg_sys::Snapshot) -> bool {
@@ -86,7 +86,8 @@ impl ScanTap {
             let mut filled = 0;
             for (index, placed) in relation.mappings.iter().take(64).enumerate() {
                 let changed = !TAP_ALL && xact::has_changes(placed.mapping.index);
-                if !changed && fills(placed, (*node).plan) {
+                let arrives = TAP_ALL || Shared::get().is_some_and(|shared| is_connected(shared, placed));
+                if !changed && arrives && fills(placed, (*node).plan) {
                     filled |= 1 << index;
                 }
             }
@@ -121,6 +122,11 @@ impl ScanTap {
             }
         }
     }
+}
+
+/// Whether the server that a mapping's fills go to is there.
+fn is_connected(shared: Shared, placed: &Placed) -> bool {
+    shared.connected(shared.server_of(placed.mapping.index))
 }
 
 unsafe fn fills(placed: &Placed, plan: *mut pg_sys::Plan) -> bool {

@@ -107,6 +107,7 @@ pub fn mapping_of(relid: Oid) -> Option<Mapping> {
     Some(Mapping {
         name: String::new(),
         database: None,
+        server: None,
         template: template.parse().ok()?,
         schema: String::new(),
         table: String::new(),

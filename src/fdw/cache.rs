@@ -8,6 +8,7 @@ use std::{
 };
 
 use pg_redis_cache_core::{
+    config::DEFAULT_SERVER,
     fdw::options::{self, Given},
     redis::{Address, Secret, Verify},
 };
@@ -21,16 +22,20 @@ use super::{
     connection::Credentials,
     error,
     line::{Line, Route},
+    mapped::Mapped,
+    table::Table,
 };
 use crate::{gucs, sql::raise, tls::TlsFiles, worker};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Key {
     server: Oid,
     /// Invalid where the user has none.
     user_mapping: Oid,
     /// None: that of the address.
     database: Option<u32>,
+    /// Which server of the settings it is, where the foreign server has no address of its own.
+    of_settings: String,
 }
 
 struct Kept {
@@ -48,8 +53,20 @@ thread_local! {
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A line to the server of a table for a user: over the connection that is kept, or a new one.
+/// A line to a foreign server for a user: over the connection that is kept, or a new one. Where it has no address of
+/// its own it is the one of the setting `url`.
 pub fn line(server: Oid, user: Oid, database: Option<u32>) -> Line {
+    line_to(server, user, database, DEFAULT_SERVER)
+}
+
+/// A line for a table, see [`line()`]. A table that shows a mapping is where that has its keys.
+pub fn line_of(table: &Table, user: Oid) -> Line {
+    let mapping = table.mapping.as_ref();
+    let of_settings = mapping.map_or(DEFAULT_SERVER, Mapped::server);
+    line_to(table.server, user, table.options.database, of_settings)
+}
+
+fn line_to(server: Oid, user: Oid, database: Option<u32>, of_settings: &str) -> Line {
     if !REGISTERED.replace(true) {
         register();
     }
@@ -60,11 +77,19 @@ pub fn line(server: Oid, user: Oid, database: Option<u32>) -> Line {
             .as_ref()
             .map_or(pg_sys::InvalidOid, |mapping| mapping.oid),
         database,
+        of_settings: of_settings.to_owned(),
     };
     let kept = KEPT.with_borrow_mut(|kept| {
         kept.retain(|kept| kept.key != key || kept.can_be_used());
         let found = kept.iter().find(|kept| kept.key == key);
         found.map(|kept| kept.route.clone())
+    });
+    let kept = kept.filter(|route| {
+        let leads = route.leads_to_master();
+        if !leads {
+            KEPT.with_borrow_mut(|kept| kept.retain(|kept| kept.key != key));
+        }
+        leads
     });
     let route = kept.unwrap_or_else(|| {
         let given = user_mapping.map(|mapping| mapping.given).unwrap_or_default();
@@ -75,13 +100,19 @@ pub fn line(server: Oid, user: Oid, database: Option<u32>) -> Line {
 
 impl Kept {
     fn can_be_used(&self) -> bool {
-        !self.stale && self.settings.as_ref().is_none_or(|made| *made == settings()) && self.route.is_usable()
+        !self.stale
+            && self
+                .settings
+                .as_ref()
+                .is_none_or(|made| *made == settings(&self.key.of_settings))
+            && self.route.is_usable()
     }
 }
 
 /// What tells that the address of the settings has changed.
-fn settings() -> (String, String) {
-    (gucs::url(), gucs::text(&gucs::PASSWORD_FILE))
+fn settings(server: &str) -> (String, String) {
+    let url = gucs::servers::url_of(server).unwrap_or_default();
+    (url, gucs::text(&gucs::PASSWORD_FILE))
 }
 
 fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
@@ -90,17 +121,15 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
         let option = given.iter().rev().find(|(other, _)| other == name);
         option.map(|(_, value)| value.clone())
     };
-    let own = last("host_port");
-    if !server.is_trusted && (own.is_none() || options::FILES.iter().any(|name| last(name).is_some())) {
+    let own = options::addresses(&server.given).unwrap_or_else(|problem| error::option(&problem));
+    let has_own = own.is_some();
+    if !server.is_trusted && (!has_own || options::FILES.iter().any(|name| last(name).is_some())) {
         error::untrusted(&server.name);
     }
-    let (addresses, of_settings) = match &own {
-        Some(nodes) => (
-            options::nodes(nodes).unwrap_or_else(|problem| error::option(&problem)),
-            None,
-        ),
+    let (addresses, of_settings) = match own {
+        Some(addresses) => (addresses, None),
         None => {
-            let (address, password) = configured();
+            let (address, password) = configured(&key.of_settings);
             (vec![address], password)
         }
     };
@@ -112,11 +141,18 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
         .into_iter()
         .map(|address| address.with(user.clone(), password.clone(), key.database))
         .collect();
+    let of_cluster = addresses.iter().any(|address| address.cluster().is_some());
+    let nodes = |address: Address| address.cluster().unwrap_or_else(|| vec![address]);
+    let addresses: Vec<Address> = addresses.into_iter().flat_map(nodes).collect();
     let wants_tls = addresses.iter().any(Address::is_tls);
-    let tls = wants_tls.then(|| tls_files(own.is_some(), last).load());
-    let made_by = own.is_none().then(settings);
+    let tls = wants_tls.then(|| tls_files(has_own, last).load());
+    let made_by = (!has_own).then(|| settings(&key.of_settings));
     // The password file is for the settings' own user.
-    let clustered = last("cluster_mode").map(|mode| options::is_true(&mode));
+    let clustered = if of_cluster {
+        Some(true)
+    } else {
+        last("cluster_mode").map(|mode| options::is_true(&mode))
+    };
     let credentials = Credentials {
         password: password.or(of_settings),
         tls,
@@ -128,10 +164,10 @@ fn connect(key: Key, server: &Server, of_user: &[Given]) -> Route {
         pg_sys::GetSysCacheHashValue(cache as i32, Datum::from(oid), none, none, none)
     };
     let kept = Kept {
-        key,
         route: route.clone(),
         server_hash: hash(SysCacheIdentifier::FOREIGNSERVEROID, key.server),
         user_mapping_hash: hash(SysCacheIdentifier::USERMAPPINGOID, key.user_mapping),
+        key,
         settings: made_by,
         stale: false,
     };
@@ -162,13 +198,13 @@ fn tls_files(has_own_address: bool, option: impl Fn(&str) -> Option<String>) -> 
 }
 
 /// The address of the settings, for servers that have none of their own.
-fn configured() -> (Address, Option<Secret>) {
-    worker::configured_address().unwrap_or_else(|problem| {
+fn configured(server: &str) -> (Address, Option<Secret>) {
+    worker::configured_address(server).unwrap_or_else(|problem| {
         raise(
             PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
             "the address of Redis cannot be used",
             problem,
-            "Give the server the option host_port, or see the settings pg_redis_cache.url and pg_redis_cache.password_file.",
+            "Give the server the option host_port or url, or see the settings pg_redis_cache.url and pg_redis_cache.password_file.",
         )
     })
 }

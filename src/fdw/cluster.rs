@@ -18,17 +18,20 @@ use std::{
 use pg_redis_cache_core::{
     fdw::{
         Commands, Reply,
-        cluster::{self, Merge, Node, Part, Redirection, Slots, To},
+        cluster::{self, Merge, Part, To},
     },
-    redis::Address,
+    redis::{
+        Address,
+        slots::{Node, Redirection, Slots},
+    },
 };
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::PgSqlErrorCode;
 
 use super::{
     connection::{Credentials, Figures, Shared, Wire},
     error,
 };
-use crate::{gucs, sql::raise};
+use crate::{gucs, socket::pause, sql::raise};
 
 /// How long to wait before a cluster that cannot tell is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -128,7 +131,8 @@ impl Cluster {
         self.slots = read_slots(reply, &wire);
     }
 
-    /// Raises unless the slots are where they were, and none is on its way.
+    /// Raises unless all masters say that the slots are where they were, and none is on its way. One that was handed over
+    /// in one step (Valkey's CLUSTER MIGRATESLOTS) is on its way at no time, and the node asked first may not know yet.
     fn check_still(&mut self, before: &Slots) {
         self.learn();
         let mut still = self.slots == *before;
@@ -139,6 +143,8 @@ impl Cluster {
                 Reply::Error(text) => error::refused(&text),
                 _ => error::garbled(&wire.address()),
             }
+            let reply = question(&mut wire, &[b"CLUSTER", b"SLOTS"]);
+            still &= read_slots(reply, &wire) == *before;
         }
         if !still {
             moved();
@@ -168,7 +174,7 @@ fn read_slots(reply: Reply, wire: &Wire) -> Slots {
     if let Reply::Error(text) = &reply {
         error::refused(text);
     }
-    Slots::read(reply, &wire.host()).unwrap_or_else(|_| error::garbled(&wire.address()))
+    cluster::read_slots(reply, &wire.host()).unwrap_or_else(|_| error::garbled(&wire.address()))
 }
 
 /// A command that has been sent.
@@ -303,7 +309,7 @@ impl ClusterLine {
                     node
                 }
                 Redirection::Later => {
-                    pause();
+                    pause(PAUSE);
                     let mut cluster = self.cluster.borrow_mut();
                     cluster.learn();
                     cluster.master(slot)
@@ -395,20 +401,4 @@ impl ClusterLine {
             None => self.cluster.borrow().seeds[0].masked(),
         }
     }
-}
-
-/// Waits a little; a cancel works.
-fn pause() {
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: this process's latch.
-    unsafe {
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            events as i32,
-            PAUSE.as_millis() as i64,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
-    pgrx::check_for_interrupts!();
 }

@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pg_redis_cache_core::{
@@ -24,6 +24,7 @@ use rustc_hash::FxHashMap;
 use super::error;
 use crate::{
     gucs,
+    sentinel::{self, Means, Named},
     socket::{self, Patient},
 };
 
@@ -46,6 +47,11 @@ struct Connection {
     last_ticket: Ticket,
     buffer: Box<[u8]>,
     broken: bool,
+    opened: Instant,
+    /// When it was taken last.
+    taken: Instant,
+    /// Where sentinels have led to it.
+    named: Option<Rc<Named>>,
 }
 
 /// Who a connection is made as.
@@ -102,13 +108,35 @@ impl Shared {
         }
     }
 
-    /// Connects, and authenticates, or raises why it must not.
+    /// Connects, to the master if the address names a service, and authenticates, or raises why it must not.
     ///
     /// # Errors
     /// Nobody is there.
     pub fn connect(address: &Address, credentials: &Credentials) -> io::Result<Self> {
-        let stream = socket::connect(address, credentials.tls.as_ref(), gucs::connect_timeout())?;
-        Ok(Self::greet(stream, address, credentials.password.as_ref()))
+        let (password, tls) = (credentials.password.as_ref(), credentials.tls.as_ref());
+        let means = Means { password, tls };
+        sentinel::reach(address, means, |there| {
+            let stream = socket::connect(there, tls, gucs::connect_timeout())?;
+            let connection = Self::greet(stream, there, password);
+            let named = Named::new(address, there, means);
+            if named.is_some() && !connection.is_master() {
+                return Ok(None);
+            }
+            connection.0.borrow_mut().named = named.map(Rc::new);
+            Ok(Some(connection))
+        })
+    }
+
+    /// Whether a server that sentinels have named is a master. One whose user may not ask is taken for it.
+    fn is_master(&self) -> bool {
+        let mut role = Commands::default();
+        role.push(&[b"ROLE"]);
+        let mut line = self.wire();
+        line.send(&role);
+        match line.receive() {
+            Reply::Array(parts) => parts.first() != Some(&Reply::Bulk(b"slave".to_vec())),
+            _ => true,
+        }
     }
 
     fn greet(stream: Box<dyn socket::Stream>, address: &Address, password: Option<&Secret>) -> Self {
@@ -120,7 +148,7 @@ impl Shared {
             address: address.masked(),
             host: match address.place() {
                 Place::Tcp { host, .. } => host.to_owned(),
-                Place::Unix { .. } => String::new(),
+                Place::Unix { .. } | Place::Service(_) | Place::Cluster(_) => String::new(),
             },
             reader: resp::Reader::default(),
             out: Vec::new(),
@@ -130,6 +158,9 @@ impl Shared {
             last_ticket: 0,
             buffer: vec![0; 64 * 1024].into_boxed_slice(),
             broken: false,
+            opened: Instant::now(),
+            taken: Instant::now(),
+            named: None,
         };
         let shared = Self(Rc::new(RefCell::new(connection)));
         let mut line = shared.wire();
@@ -155,6 +186,7 @@ impl Shared {
     pub fn wire(&self) -> Wire {
         let mut connection = self.0.borrow_mut();
         connection.last_ticket += 1;
+        connection.taken = Instant::now();
         Wire {
             connection: self.clone(),
             ticket: connection.last_ticket,
@@ -162,13 +194,28 @@ impl Shared {
         }
     }
 
-    /// Whether the next statement can use it: it is not broken, nothing is on its way, and the server has not closed
-    /// it meanwhile.
+    /// Whether the next statement can use it: it is not broken, and either something is on its way for another, or it
+    /// may live longer by the settings and the server has not closed it meanwhile.
     pub fn is_usable(&self) -> bool {
         let Ok(mut connection) = self.0.try_borrow_mut() else {
             return false;
         };
-        !connection.broken && (connection.is_busy() || connection.stream.stream.is_idle())
+        let lasts =
+            |since: Instant, limit: Option<Duration>| limit.is_none_or(|limit| since.elapsed() < limit);
+        let is_kept = lasts(connection.opened, gucs::pool::max_lifetime())
+            && lasts(connection.taken, gucs::pool::idle_timeout());
+        !connection.broken && (connection.is_busy() || is_kept && connection.stream.stream.is_idle())
+    }
+
+    /// Whether it leads to the master still, if sentinels have led to it. May wait for them.
+    pub fn is_master_still(&self) -> bool {
+        // They are not waited for while the connection is borrowed.
+        let named = self
+            .0
+            .try_borrow()
+            .ok()
+            .and_then(|connection| connection.named.clone());
+        named.is_none_or(|named| named.is_master())
     }
 
     /// Whether commands or answers are on their way.
@@ -266,6 +313,11 @@ impl Connection {
             self.broken = true;
             error::garbled(&self.address);
         };
+        if let Some(named) = &self.named
+            && reply.error().is_some_and(|text| text.starts_with("READONLY"))
+        {
+            named.demote();
+        }
         let ticket = *ticket;
         *count -= 1;
         if *count == 0 {

@@ -282,7 +282,7 @@ impl Count {
         let access = Access::new(kind, &self.table.layout.keys, operands);
         debug_assert!(access.exact && Counting::takes(&access.within));
         let mut counting = Counting::new(kind, !self.table.layout.has_key(), access);
-        let mut line = cache::line(self.table.server, self.user, self.table.options.database);
+        let mut line = cache::line_of(&self.table, self.user);
         let total = estimate::total(&mut counting, &mut line)
             .unwrap_or_else(|problem| error::unread(&self.table, &problem, &line.address()));
         self.figures.add(line.figures());

@@ -20,7 +20,8 @@ const UNKNOWN_FATE: &str = "What was being changed may have been changed, or may
 pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
     let cause = Cause::of_io(problem);
     let code = match cause.kind() {
-        Trouble::Tls => sqlstate::of(&cause),
+        // The latter is a sentinel's word: Redis's own is no trouble of connecting.
+        Trouble::Tls | Trouble::Auth => sqlstate::of(&cause),
         // Whatever keeps a first connection from coming up.
         _ => PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION,
     };
@@ -30,7 +31,7 @@ pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
         cause.to_string(),
         match cause.kind() {
             Trouble::Tls => TLS_HINT,
-            _ => "See the server's option host_port; without it, the setting pg_redis_cache.url.",
+            _ => "See the server's option host_port or url; without them, the setting pg_redis_cache.url.",
         },
     )
 }
@@ -40,7 +41,7 @@ pub fn untrusted(server: &str) -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         format!("server \"{server}\" cannot be used"),
-        "Only a superuser's server can do without host_port, or have tls_ca_file, tls_cert_file or tls_key_file.",
+        "Only a superuser's server can do without host_port and url, or have tls_ca_file, tls_cert_file or tls_key_file.",
         "Have a superuser make the server, or give its wrapper the validator redis_cache.redis_fdw_validator.",
     )
 }
@@ -71,7 +72,7 @@ pub fn elsewhere(server: &str) -> ! {
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         "keys of a mapping cannot be deleted through a server with an address of its own",
         format!(
-            "Server \"{server}\" has the option host_port; the mapping's keys are at pg_redis_cache.url."
+            "Server \"{server}\" has an address of its own; the mapping's keys are at pg_redis_cache.url."
         ),
         "Make the foreign table on the server redis_cache.",
     )
@@ -163,9 +164,10 @@ pub fn option(problem: &OptionProblem) -> ! {
     let code = match problem {
         OptionProblem::Unknown { .. } => PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
         OptionProblem::Missing { .. } => PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND,
-        OptionProblem::Value { .. } | OptionProblem::Address { .. } => {
-            PgSqlErrorCode::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE
-        }
+        OptionProblem::Value { .. }
+        | OptionProblem::Address { .. }
+        | OptionProblem::Url { .. }
+        | OptionProblem::TwoAddresses => PgSqlErrorCode::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE,
     };
     raise(code, problem.to_string(), "", problem.hint())
 }

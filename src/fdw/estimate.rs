@@ -47,7 +47,7 @@ fn is_about_connections(code: PgSqlErrorCode) -> bool {
 }
 
 fn ask(table: &Table, user: Oid) -> Option<f64> {
-    let mut line = cache::line(table.server, user, table.options.database);
+    let mut line = cache::line_of(table, user);
     let kind = table.options.kind;
     match &table.layout.keys {
         Keys::One(_) => {

@@ -118,14 +118,18 @@ unsafe fn table(table: &Table, explain: *mut pg_sys::ExplainState) {
 /// Where the server is, as its own option says, without user and password. The setting's value is for superusers.
 fn address(table: &Table) -> String {
     let given = catalog::server(table.server).given;
-    let own = given.iter().rev().find(|(name, _)| name == "host_port");
-    let nodes = own.and_then(|(_, nodes)| options::nodes(nodes).ok());
-    let Some(nodes) = nodes else {
+    let Ok(Some(addresses)) = options::addresses(&given) else {
         return "pg_redis_cache.url".to_string();
     };
-    let places = nodes.iter().map(|node| match node.place() {
+    let places = addresses.iter().map(|address| match address.place() {
         Place::Tcp { host, port } => format!("{host}:{port}"),
         Place::Unix { path } => path.display().to_string(),
+        Place::Service(service) => service.to_string(),
+        Place::Cluster(nodes) => nodes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(","),
     });
     places.collect::<Vec<_>>().join(", ")
 }

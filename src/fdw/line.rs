@@ -23,6 +23,9 @@ impl Route {
     /// Connects to the first of the addresses that can be reached, and asks it for its cluster unless it is said to have
     /// none; raises if none can be reached.
     pub fn open(addresses: Vec<Address>, credentials: &Credentials, clustered: Option<bool>) -> Self {
+        // Behind sentinels there is one master.
+        let is_service = addresses.iter().any(|address| address.service().is_some());
+        let clustered = if is_service { Some(false) } else { clustered };
         let connection = Shared::open(&addresses, credentials);
         if clustered != Some(false)
             && let Some(cluster) = Cluster::of(&connection, addresses, credentials, clustered == Some(true))
@@ -48,6 +51,14 @@ impl Route {
                 cluster.borrow_mut().keep(Shared::is_usable);
                 true
             }
+        }
+    }
+
+    /// Whether it leads where its address says: to a service's master, as long as that is it. May wait for sentinels.
+    pub fn leads_to_master(&self) -> bool {
+        match self {
+            Self::One(connection) => connection.is_master_still(),
+            Self::Cluster(_) => true,
         }
     }
 

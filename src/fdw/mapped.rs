@@ -86,6 +86,11 @@ impl Mapped {
         (mapped, options, layout)
     }
 
+    /// The name of the server that has its keys.
+    pub fn server(&self) -> &str {
+        self.mapping.definition.effective_server()
+    }
+
     /// Raises unless the foreign table's owner may read what a query needs of the mapped table: these of its columns, or
     /// for a query that needs none, any.
     ///

@@ -46,4 +46,7 @@ mod validate;
 mod values;
 mod when;
 
+pub use connection::Credentials;
+pub use line::{Line, Route};
+
 pgrx::extension_sql_file!("../../sql/fdw.sql", name = "fdw");

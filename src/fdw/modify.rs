@@ -162,7 +162,7 @@ unsafe fn start(
         let user = compat::modify_user(relation, state);
         let modify = Modify {
             user,
-            line: cache::line(table.server, user, table.options.database),
+            line: cache::line_of(&table, user),
             changes: Changes::new(table.options.kind),
             table,
             columns,

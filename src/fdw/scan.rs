@@ -268,8 +268,7 @@ impl Scan {
     /// The scan's line to Redis.
     pub fn line(&mut self) -> &mut Line {
         let Self { table, user, .. } = self;
-        self.line
-            .get_or_insert_with(|| cache::line(table.server, *user, table.options.database))
+        self.line.get_or_insert_with(|| cache::line_of(table, *user))
     }
 
     /// Whether a look-up is that by those of the conditions whose operands come from other tables.

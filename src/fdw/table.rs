@@ -104,7 +104,7 @@ impl Table {
     /// Raises unless the table's server is where the worker writes its mapping's keys.
     pub fn check_is_cache(&self) {
         let server = catalog::server(self.server);
-        if server.given.iter().any(|(name, _)| name == "host_port") {
+        if options::have_address(&server.given) {
             error::elsewhere(&self.server_name);
         }
     }

@@ -31,7 +31,7 @@ pub unsafe extern "C-unwind" fn truncate(
             queue::invalidate_mapping(sql::shared(), mapping.index);
             continue;
         }
-        let mut line = cache::line(table.server, user, table.options.database);
+        let mut line = cache::line_of(&table, user);
         match &table.layout.keys {
             _ if table.options.transactional => keep(&table, user, &mut line),
             Keys::One(key) => one(&mut line, key, table.options.kind),

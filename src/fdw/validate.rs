@@ -85,12 +85,12 @@ fn check_files(given: &[Given]) {
 /// A server without an address logs in as the cache does, so only a superuser may make one.
 fn check_address(given: &[Given]) {
     // SAFETY: a catalog look-up within a transaction.
-    if given.iter().all(|(name, _)| name != "host_port") && !unsafe { pg_sys::superuser() } {
+    if !options::have_address(given) && !unsafe { pg_sys::superuser() } {
         raise(
             PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND,
             "option \"host_port\" is missing",
             "Only a superuser's server can use the address and password of pg_redis_cache.url.",
-            "Give the server the option host_port.",
+            "Give the server the option host_port or url.",
         );
     }
 }

@@ -2,12 +2,18 @@
 //! each mapping.
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-use pg_redis_cache_core::{coherence::Reason, config::MAX_TEMPLATE_BYTES, encode::key::KeyKind};
+use pg_redis_cache_core::{
+    coherence::Reason,
+    config::{MAX_NAME_BYTES, MAX_TEMPLATE_BYTES},
+    encode::key::KeyKind,
+};
 
 /// Bytes of a text that a view shows.
 pub(super) const TEXT_LENGTH: usize = 512;
 /// Bytes of a key template as it prints; quotes are doubled there.
 pub(super) const TEMPLATE_LENGTH: usize = 2 * MAX_TEMPLATE_BYTES + 2;
+/// Bytes of a server's name.
+pub(super) const NAME_LENGTH: usize = MAX_NAME_BYTES;
 /// INDEX_MAX_KEYS: more key columns than that no index covers.
 pub(super) const MAX_KEY_COLUMNS: usize = 32;
 
@@ -33,11 +39,12 @@ impl<const LENGTH: usize> Text<LENGTH> {
     }
 }
 
-/// The texts of the status view.
+/// The texts of a server.
 #[derive(Clone, Copy)]
 pub enum StatusText {
     ServerVersion,
     LastError,
+    Master,
 }
 
 /// What the worker tells of itself, and what it is told.
@@ -50,25 +57,45 @@ pub struct Control {
     pub worker_pid: AtomicI32,
     /// The worker sleeps: whoever appends sets its latch.
     pub(super) sleeping: AtomicBool,
-    pub(super) connected: AtomicBool,
     /// Somebody wants the mappings looked at anew.
     pub(super) resolve_wanted: AtomicBool,
     /// This shared memory was made with what a clean stop has left, and no worker has started since (rule 8).
     pub(super) prepared: AtomicBool,
     /// The postmaster's count of assigned settings, see `gucs::postmaster_has_reloaded`.
     pub(super) assignments: AtomicU64,
-    pub reconnects: AtomicU64,
-    /// Microseconds since 2000, as TimestampTz; 0 for never.
-    pub last_error_at: AtomicI64,
-    /// Commit time of the oldest change that Redis has not acknowledged; 0 for none.
-    pub oldest_unsent: AtomicI64,
     pub pool_size: AtomicU32,
     pub pool_idle: AtomicU32,
     pub pool_waiting: AtomicU32,
     pub max_backends: u32,
     /// How many backends wait for a position.
     pub(super) waiting: AtomicU32,
-    pub(super) texts: [Text<TEXT_LENGTH>; 2],
+}
+
+/// What is known of a server. The first is the one of the setting `url`.
+#[repr(C)]
+pub struct ServerPlace {
+    /// What it is called, empty in a place that was never used.
+    pub(super) name: Text<NAME_LENGTH>,
+    pub(super) connected: AtomicBool,
+    /// The worker does not know where it is, and is not connected to it.
+    pub(super) gone: AtomicBool,
+    /// Up to where it has what was in the ring, see `Shared::has_reached`.
+    pub(super) position: AtomicU64,
+    pub reconnects: AtomicU64,
+    /// Microseconds since 2000, as TimestampTz; 0 for never.
+    pub last_error_at: AtomicI64,
+    /// Commit time of the oldest change that it has not acknowledged; 0 for none.
+    pub oldest_unsent: AtomicI64,
+    pub(super) texts: [Text<TEXT_LENGTH>; 3],
+}
+
+/// A backend that waits for a position.
+#[repr(C)]
+pub(super) struct Waiter {
+    /// 0 for none.
+    pub(super) position: AtomicU64,
+    /// The servers that are waited for, a `ServerSet`.
+    pub(super) servers: AtomicU32,
 }
 
 /// The state of a mapping.
@@ -124,6 +151,8 @@ impl Look {
 pub struct MappingPlace {
     pub(super) fingerprint: AtomicU64,
     pub(super) state: AtomicU32,
+    /// The server that has its keys: the number of a [`ServerPlace`].
+    pub(super) server: AtomicU32,
     /// Number of key columns, 0 while their types are not known.
     pub(super) keys: AtomicU32,
     pub(super) kinds: [AtomicU32; MAX_KEY_COLUMNS],

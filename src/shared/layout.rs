@@ -1,15 +1,17 @@
 //! Where each part lies in shared memory, and the hooks that ask for it and lay it out.
-use std::{alloc::Layout, sync::atomic::AtomicU64};
+use std::alloc::Layout;
 
 use pg_redis_cache_core::{
     coherence::{commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots},
+    config::MAX_SERVERS,
     ring::Ring,
 };
 use pgrx::{pg_guard, pg_sys};
 
 use super::{
     PARTS, Parts, ProgressEntry,
-    blocks::{Control, MappingPlace, MappingStats},
+    blocks::{Control, MappingPlace, MappingStats, ServerPlace, Waiter},
+    connections::{self, ConnectionPlace},
 };
 use crate::gucs;
 
@@ -21,7 +23,7 @@ static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 /// Where each part lies.
 struct Plan {
     total: Layout,
-    offsets: [usize; 12],
+    offsets: [usize; 14],
 }
 
 fn plan() -> Plan {
@@ -37,13 +39,15 @@ fn plan() -> Plan {
         Hints::layout(hints()).ok(),
         Commits::layout(backends).ok(),
         Replies::layout(backends).ok(),
-        Lag::layout().ok(),
+        lags(),
         Ring::layout(gucs::queue_bytes()).ok(),
-        Layout::array::<AtomicU64>(backends).ok(),
+        Layout::array::<Waiter>(backends).ok(),
         Layout::array::<ProgressEntry>(backends).ok(),
+        Layout::array::<ConnectionPlace>(connections::places()).ok(),
+        Layout::array::<ServerPlace>(MAX_SERVERS).ok(),
     ];
     let mut total = Layout::new::<u64>();
-    let mut offsets = [0; 12];
+    let mut offsets = [0; 14];
     for (offset, part) in offsets.iter_mut().zip(parts) {
         let laid = part
             .and_then(|part| part.align_to(128).ok())
@@ -55,6 +59,17 @@ fn plan() -> Plan {
         *offset = at;
     }
     Plan { total, offsets }
+}
+
+/// One histogram for each server.
+fn lags() -> Option<Layout> {
+    let one = Lag::layout().ok()?;
+    Layout::from_size_align(lag_size()? * MAX_SERVERS, one.align()).ok()
+}
+
+/// From one server's to the next.
+fn lag_size() -> Option<usize> {
+    Some(Lag::layout().ok()?.pad_to_align().size())
 }
 
 /// A hint that another key's overwrites costs a fill, where a shared slot costs little: there are four times as many.
@@ -114,14 +129,19 @@ unsafe extern "C-unwind" fn startup() {
 unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> Parts {
     let mappings = gucs::max_mappings();
     let at = |index: usize| plan.offsets[index];
+    let lag_size = lag_size().unwrap_or_default();
     // SAFETY: the memory is of the plan's size, ours alone until the postmaster goes on, and zero is a valid
-    // state of Control, MappingPlace and MappingStats: integers and atomics.
+    // state of Control, MappingPlace, MappingStats, Waiter and ServerPlace: integers and atomics.
     unsafe {
         base.write_bytes(0, at(3));
         base.add(at(10))
-            .write_bytes(0, max_backends() * size_of::<AtomicU64>());
+            .write_bytes(0, max_backends() * size_of::<Waiter>());
         base.add(at(11))
             .write_bytes(0, max_backends() * size_of::<ProgressEntry>());
+        base.add(at(12))
+            .write_bytes(0, connections::places() * size_of::<ConnectionPlace>());
+        base.add(at(13))
+            .write_bytes(0, MAX_SERVERS * size_of::<ServerPlace>());
         (*base.add(at(0)).cast::<Control>()).max_backends = max_backends() as u32;
         let made = [
             Gates::init_in_place(base.add(at(3)), mappings).is_ok(),
@@ -129,7 +149,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
             Hints::init_in_place(base.add(at(5)), hints()).is_ok(),
             Commits::init_in_place(base.add(at(6)), max_backends()).is_ok(),
             Replies::init_in_place(base.add(at(7)), max_backends()).is_ok(),
-            Lag::init_in_place(base.add(at(8))).is_ok(),
+            (0..MAX_SERVERS).all(|server| Lag::init_in_place(base.add(at(8) + server * lag_size)).is_ok()),
             Ring::init_in_place(base.add(at(9)), gucs::queue_bytes()).is_ok(),
         ];
         if made.contains(&false) {
@@ -141,6 +161,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> 
 
 unsafe fn attach(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -> Parts {
     let at = |index: usize| plan.offsets[index];
+    let lag_size = lag_size().unwrap_or_default();
     // SAFETY: `make` has made all of it, and the segment lives as long as any process attached to it.
     unsafe {
         Parts {
@@ -153,10 +174,12 @@ unsafe fn attach(base: *mut u8, plan: &Plan, locks: *mut pg_sys::LWLockPadded) -
             hints: Hints::attach(base.add(at(5))),
             commits: Commits::attach(base.add(at(6))),
             replies: Replies::attach(base.add(at(7))),
-            lag: Lag::attach(base.add(at(8))),
+            lags: std::array::from_fn(|server| Lag::attach(base.add(at(8) + server * lag_size))),
             ring: Ring::attach(base.add(at(9))),
             waiters: base.add(at(10)).cast(),
             progress: base.add(at(11)).cast(),
+            connections: base.add(at(12)).cast(),
+            servers: base.add(at(13)).cast(),
             ring_lock: &raw mut (*locks).lock,
             text_lock: &raw mut (*locks.add(1)).lock,
         }

@@ -1,7 +1,10 @@
 //! What shared memory says of each mapping.
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pg_redis_cache_core::{config::KeyTemplate, encode::key::KeyKind};
+use pg_redis_cache_core::{
+    config::{KeyTemplate, MAX_SERVERS},
+    encode::key::KeyKind,
+};
 
 use super::{
     Shared,
@@ -145,9 +148,20 @@ impl Shared {
         place.keys.store(count as u32, Ordering::Release);
     }
 
-    /// Puts a mapping into a place. The caller holds the ring's lock.
-    pub fn occupy_locked(&self, mapping: u16, fingerprint: u64, template: &str) {
+    /// The number of the server that has a mapping's keys.
+    pub fn server_of(&self, mapping: u16) -> usize {
+        let server = self.place(mapping).server.load(Ordering::Relaxed) as usize;
+        server.min(MAX_SERVERS - 1)
+    }
+
+    /// Puts a mapping into a place, and its server as well if need be. Returns whether there was a place for that. The
+    /// caller holds the ring's lock.
+    pub fn occupy_locked(&self, mapping: u16, fingerprint: u64, template: &str, server: &str) -> bool {
+        let Some(server) = self.place_server_locked(server) else {
+            return false;
+        };
         let place = self.place(mapping);
+        place.server.store(server as u32, Ordering::Relaxed);
         place.keys.store(0, Ordering::Release);
         place.relation.store(0, Ordering::Release);
         {
@@ -158,6 +172,7 @@ impl Shared {
         place.fingerprint.store(fingerprint, Ordering::Release);
         self.set_state_locked(mapping, MappingState::Pending);
         self.stats(mapping).reset();
+        true
     }
 
     /// The caller holds the ring's lock, and bumps the generation after its last change.

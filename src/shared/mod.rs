@@ -2,31 +2,33 @@
 //!
 //! What lies in it are the plain types of the core crate, one after the other, behind a [`Control`] block of our
 //! own. Two locks: the ring's lock orders appends, losses and changes of the list; the text lock guards the few
-//! strings that the views show.
+//! strings that the views show, and what is shown of the connections.
 mod blocks;
+mod connections;
 mod layout;
 mod mappings;
 mod progress;
+mod servers;
 
-use std::{
-    ops::Deref,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{ops::Deref, sync::atomic::Ordering};
 
 use pg_redis_cache_core::{
     coherence::{
         Reason, commits::Commits, hints::Hints, lag::Lag, mappings::Gates, replies::Replies, slots::Slots,
     },
+    config::MAX_SERVERS,
     ring::Ring,
 };
 use pgrx::pg_sys;
 
-pub use blocks::{Control, Look, MappingState, MappingStats, StatusText};
+pub use blocks::{Control, Look, MappingState, MappingStats, ServerPlace, StatusText};
 pub use layout::init;
 pub use progress::{Phase, Progress, ProgressEntry};
+pub use servers::{DEFAULT, ServerSet};
 
 use crate::compat;
-use blocks::MappingPlace;
+use blocks::{MappingPlace, Waiter};
+use connections::ConnectionPlace;
 
 static mut PARTS: Option<Parts> = None;
 
@@ -54,11 +56,13 @@ pub struct Parts {
     hints: Hints,
     commits: Commits,
     replies: Replies,
-    lag: Lag,
-    /// By backend: the position that it waits for, 0 for none.
-    waiters: *mut AtomicU64,
+    lags: [Lag; MAX_SERVERS],
+    waiters: *mut Waiter,
     /// By backend.
     progress: *mut ProgressEntry,
+    connections: *mut ConnectionPlace,
+    /// [`MAX_SERVERS`] of them.
+    servers: *mut ServerPlace,
     ring_lock: *mut pg_sys::LWLock,
     text_lock: *mut pg_sys::LWLock,
 }
@@ -111,8 +115,9 @@ impl Shared {
         &self.replies
     }
 
-    pub fn lag(&self) -> &Lag {
-        &self.lag
+    /// From commit to acknowledgement, by server.
+    pub fn lags(&self) -> &[Lag; MAX_SERVERS] {
+        &self.lags
     }
 
     pub fn control(&self) -> &Control {
@@ -133,26 +138,6 @@ impl Shared {
     /// Rule 9: the fingerprint of the list that the worker has published, 0 for none or an empty one.
     pub fn published(&self) -> u64 {
         self.gates.list()
-    }
-
-    pub fn status_text(&self, which: StatusText) -> String {
-        let _held = lock(self.text_lock);
-        self.control().texts[which as usize].get()
-    }
-
-    pub fn set_status_text(&self, which: StatusText, text: &str) {
-        let _held = lock(self.text_lock);
-        // SAFETY: the text lock is held, which every access to the texts takes.
-        unsafe { (*self.control).texts[which as usize].set(text) };
-    }
-
-    /// Whether the worker is connected to Redis.
-    pub fn connected(&self) -> bool {
-        self.control().connected.load(Ordering::Relaxed)
-    }
-
-    pub fn set_connected(&self, connected: bool) {
-        self.control().connected.store(connected, Ordering::Relaxed);
     }
 
     /// Asks the worker to have the mappings looked at anew.
@@ -199,7 +184,8 @@ impl Shared {
     pub fn unregister_worker(&self) {
         self.control().worker.store(0, Ordering::Release);
         self.control().worker_pid.store(0, Ordering::Relaxed);
-        self.set_connected(false);
+        (0..MAX_SERVERS).for_each(|server| self.set_connected(server, false));
+        self.set_connections([], |_| 0);
     }
 
     /// The worker is about to look once more and then to sleep.
@@ -221,29 +207,6 @@ impl Shared {
         }
     }
 
-    fn waiters(&self) -> &[AtomicU64] {
-        // SAFETY: there is one for each backend, zeroed by the startup hook.
-        unsafe { std::slice::from_raw_parts(self.waiters, self.control().max_backends as usize) }
-    }
-
-    /// A backend waits until the tail reaches that position, which is above 0.
-    pub fn set_waiter(&self, backend: usize, position: u64) {
-        if let Some(waiter) = self.waiters().get(backend)
-            && waiter.swap(position.max(1), Ordering::SeqCst) == 0
-        {
-            self.control().waiting.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    pub fn clear_waiter(&self, backend: usize) {
-        if let Some(waiter) = self.waiters().get(backend)
-            && waiter.load(Ordering::Relaxed) != 0
-            && waiter.swap(0, Ordering::SeqCst) != 0
-        {
-            self.control().waiting.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
     /// Rule 6: what transaction `xid` changed in a mapping, or all that is known of it, is lost: it has to be purged.
     /// The caller holds the ring's lock.
     pub fn lose_locked(&self, mapping: u16, xid: u64, reason: Reason) {
@@ -251,24 +214,6 @@ impl Shared {
         // What cannot have keys is not purged.
         if self.has_kinds(mapping) {
             self.stats(mapping).purge_wanted(reason);
-        }
-    }
-
-    /// Whether a backend waits for the tail to move.
-    pub fn somebody_waits(&self) -> bool {
-        self.control().waiting.load(Ordering::Relaxed) != 0
-    }
-
-    /// Wakes the backends that waited for the tail to come this far. Called by the worker.
-    pub fn wake_waiters(&self, tail: u64) {
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.control().waiting.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        for (backend, waiter) in self.waiters().iter().enumerate() {
-            if (1..=tail).contains(&waiter.load(Ordering::SeqCst)) {
-                self.set_latch_of(backend);
-            }
         }
     }
 

@@ -1,72 +1,84 @@
 //! A connection to Redis for one call of a backend. `connect_timeout` and `command_timeout` hold as in the worker.
+//!
+//! A cluster is reached as foreign tables reach it: each command goes to the master of its key, and a SCAN through all of
+//! them; if slots move meanwhile it is an ERROR.
 use std::{io::Write, time::Instant};
 
 use pg_redis_cache_core::{
-    config::Format,
+    config::{DEFAULT_SERVER, Format},
     encode::difference::Held,
-    redis::{Address, Cause, Kind},
+    fdw::{Commands, Reply},
+    redis::{Address, Cause, Kind, Secret, Tls},
 };
 use pgrx::PgSqlErrorCode;
 use redis::{Parser, ServerError, Value};
 
 use super::{raise, sqlstate};
 use crate::{
+    fdw::{Credentials, Line, Route},
     gucs,
-    socket::{self, Patient},
+    sentinel::{self, Means},
+    socket::{self, Patient, Stream},
     tls::TlsFiles,
     worker,
 };
 
 /// See the module.
-pub struct Connection {
+pub enum Connection {
+    One(Box<Single>),
+    Cluster(Box<Line>),
+}
+
+/// To one server.
+pub struct Single {
     stream: Patient,
     parser: Parser,
     address: Address,
 }
 
 impl Connection {
-    /// Connects with the settings of the worker, or raises.
-    pub fn open() -> Self {
-        let (address, password) = worker::configured_address().unwrap_or_else(|problem| {
+    /// Connects to the server of that name with the settings of the worker, or raises.
+    pub fn open(server: &str) -> Self {
+        let (address, password) = worker::configured_address(server).unwrap_or_else(|problem| {
             raise(
                 PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
                 "the address of Redis cannot be used",
                 problem,
-                "See the settings pg_redis_cache.url and pg_redis_cache.password_file.",
+                match server {
+                    DEFAULT_SERVER => "See the settings pg_redis_cache.url and pg_redis_cache.password_file.",
+                    _ => "See the settings pg_redis_cache.servers and pg_redis_cache.password_file.",
+                },
             )
         });
-        let timeout = gucs::connect_timeout();
         let tls = address.is_tls().then(|| TlsFiles::configured().load());
-        let stream = match socket::connect(&address, tls.as_ref(), timeout) {
-            Ok(stream) => stream,
-            Err(error) => unreachable_redis(&address, &Cause::of_io(&error)),
-        };
-        let deadline = Instant::now() + timeout;
-        let mut connection = Self {
-            stream: Patient { stream, deadline },
-            parser: Parser::new(),
-            address,
-        };
-        let greeting = socket::greeting(&connection.address, password.as_ref(), "sql");
-        greeting.iter().for_each(|command| connection.send(command));
-        for _ in 1..greeting.len() {
-            connection.receive();
+        if let Some(nodes) = address.cluster() {
+            let credentials = Credentials { password, tls };
+            return Self::Cluster(Box::new(Route::open(nodes, &credentials, Some(true)).line()));
         }
-        if let Err(error) = connection.answer()
-            && socket::is_turned_away(&Cause::of_reply(&error))
-        {
-            refused(&error);
-        }
-        connection
+        Self::One(Box::new(Single::open(&address, password.as_ref(), tls.as_ref())))
     }
 
-    fn send(&mut self, command: &redis::Cmd) {
-        self.send_bytes(&command.get_packed_command());
+    /// Sends so many commands, packed.
+    fn send(&mut self, bytes: Vec<u8>, count: usize) {
+        match self {
+            Self::One(single) => {
+                single.stream.deadline = Instant::now() + gucs::command_timeout();
+                single.send_bytes(&bytes);
+            }
+            Self::Cluster(line) => line.send(&Commands { bytes, count }),
+        }
     }
 
-    fn send_bytes(&mut self, bytes: &[u8]) {
-        if let Err(error) = self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
-            unreachable_redis(&self.address, &Cause::of_io(&error));
+    fn answer(&mut self) -> Result<Value, ServerError> {
+        match self {
+            Self::One(single) => {
+                single.stream.deadline = Instant::now() + gucs::command_timeout();
+                single.answer()
+            }
+            Self::Cluster(line) => match value(line.receive()) {
+                Value::ServerError(error) => Err(error),
+                value => Ok(value),
+            },
         }
     }
 
@@ -74,17 +86,8 @@ impl Connection {
         self.answer().unwrap_or_else(|error| refused(&error))
     }
 
-    fn answer(&mut self) -> Result<Value, ServerError> {
-        match self.parser.parse_value(&mut self.stream) {
-            Ok(Value::ServerError(error)) => Err(error),
-            Ok(value) => Ok(value),
-            Err(error) => unreachable_redis(&self.address, &Cause::of(&error)),
-        }
-    }
-
     fn query(&mut self, command: &redis::Cmd) -> Value {
-        self.stream.deadline = Instant::now() + gucs::command_timeout();
-        self.send(command);
+        self.send(command.get_packed_command(), 1);
         self.receive()
     }
 
@@ -139,11 +142,9 @@ impl Connection {
             pipeline.extend_from_slice(&redis::cmd(command).arg(key).get_packed_command());
             pipeline.extend_from_slice(&redis::cmd("PTTL").arg(key).get_packed_command());
         }
-        self.stream.deadline = Instant::now() + gucs::command_timeout();
-        self.send_bytes(&pipeline);
+        self.send(pipeline, 2 * keys.len());
         let mut all = Vec::with_capacity(keys.len());
         for _ in keys {
-            self.stream.deadline = Instant::now() + gucs::command_timeout();
             let held = match self.answer() {
                 Err(error) if error.code() == "WRONGTYPE" => Held::Other(String::new()),
                 Err(error) => refused(&error),
@@ -169,6 +170,76 @@ impl Connection {
             }
         }
         all
+    }
+}
+
+impl Single {
+    fn open(address: &Address, password: Option<&Secret>, tls: Option<&Tls>) -> Self {
+        let connected = sentinel::reach(address, Means { password, tls }, |there| {
+            let stream = socket::connect(there, tls, gucs::connect_timeout())?;
+            let mut single = Self::greet(stream, there, password);
+            Ok((address.service().is_none() || single.is_master()).then_some(single))
+        });
+        connected.unwrap_or_else(|error| unreachable_redis(address, &Cause::of_io(&error)))
+    }
+
+    fn greet(stream: Box<dyn Stream>, address: &Address, password: Option<&Secret>) -> Self {
+        let deadline = Instant::now() + gucs::connect_timeout();
+        let mut single = Self {
+            stream: Patient { stream, deadline },
+            parser: Parser::new(),
+            address: address.clone(),
+        };
+        let greeting = socket::greeting(address, password, "sql");
+        greeting
+            .iter()
+            .for_each(|command| single.send_bytes(&command.get_packed_command()));
+        for _ in 1..greeting.len() {
+            single.answer().unwrap_or_else(|error| refused(&error));
+        }
+        if let Err(error) = single.answer()
+            && socket::is_turned_away(&Cause::of_reply(&error))
+        {
+            refused(&error);
+        }
+        single
+    }
+
+    /// As for a foreign table (`fdw::connection`).
+    fn is_master(&mut self) -> bool {
+        self.send_bytes(&redis::cmd("ROLE").get_packed_command());
+        match self.answer() {
+            Ok(Value::Array(parts)) => parts.into_iter().next().and_then(bytes) != Some(b"slave".to_vec()),
+            _ => true,
+        }
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
+            unreachable_redis(&self.address, &Cause::of_io(&error));
+        }
+    }
+
+    fn answer(&mut self) -> Result<Value, ServerError> {
+        match self.parser.parse_value(&mut self.stream) {
+            Ok(Value::ServerError(error)) => Err(error),
+            Ok(value) => Ok(value),
+            Err(error) => unreachable_redis(&self.address, &Cause::of(&error)),
+        }
+    }
+}
+
+/// An answer as the library knows it.
+fn value(reply: Reply) -> Value {
+    match reply {
+        Reply::Nil => Value::Nil,
+        Reply::Integer(number) => Value::Int(number),
+        Reply::Status(bytes) | Reply::Bulk(bytes) => Value::BulkString(bytes),
+        Reply::Array(parts) => Value::Array(parts.into_iter().map(value).collect()),
+        // Only the library makes its own errors.
+        Reply::Error(text) => {
+            redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap_or(Value::Nil)
+        }
     }
 }
 

@@ -124,7 +124,7 @@ pub fn encode(found: &Found, name: &str, values: VariadicArray<'_, &str>) -> (Ve
 fn get(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> Option<JsonB> {
     let found = find(shared(), mapping);
     let (key, _) = encode(&found, mapping, key);
-    let mut redis = Connection::open();
+    let mut redis = Connection::open(found.mapping.definition.effective_server());
     match found.mapping.definition.format {
         Format::Hash => {
             let fields = redis.fields(&key);
@@ -157,6 +157,6 @@ fn ttl(mapping: &str, key: default!(VariadicArray<'_, &str>, "'{}'")) -> Option<
     let found = find(shared(), mapping);
     let (key, _) = encode(&found, mapping, key);
     // PTTL: -2 without the key, -1 without an expiry.
-    let milliseconds = Connection::open().milliseconds_left(&key);
+    let milliseconds = Connection::open(found.mapping.definition.effective_server()).milliseconds_left(&key);
     (milliseconds >= 0).then(|| Interval::from_micros(milliseconds * 1000))
 }

@@ -1,11 +1,13 @@
 //! The functions and views of schema `redis_cache`.
 mod attach;
 pub mod client;
+mod connections;
 pub mod keys;
 mod predicate;
 mod progress;
 pub mod queue;
 mod rows;
+mod servers;
 pub mod sqlstate;
 mod verify;
 mod views;

@@ -10,8 +10,8 @@ use pgrx::{PgSqlErrorCode, VariadicArray, prelude::*};
 
 use super::{keys, raise, shared};
 use crate::{
-    compat,
-    shared::Shared,
+    compat, gucs,
+    shared::{ServerSet, Shared},
     xact::waiting::{self, Waited},
 };
 
@@ -72,9 +72,10 @@ pub fn invalidate_keys(shared: Shared, mapping: u16, keys: &[Vec<u8>]) {
 /// Waits until all that is in the queue is in Redis, and what was lost of it on the way is purged.
 fn settled(shared: Shared, mapping: u16) {
     let started = std::time::Instant::now();
-    let waited = waiting::wait_for(shared, shared.ring().head(), PATIENCE);
     let mut mappings = MappingSet::EMPTY;
     mappings.insert(mapping);
+    let servers = ServerSet::of(shared, &mappings);
+    let waited = waiting::wait_for(shared, shared.ring().head(), servers, PATIENCE);
     let left = PATIENCE.saturating_sub(started.elapsed());
     let due = shared.gates().purge_due(mapping).is_some();
     if waited != Waited::Done || due && waiting::wait_for_purges(shared, &mappings, left) != Waited::Done {
@@ -85,10 +86,27 @@ fn settled(shared: Shared, mapping: u16) {
     }
 }
 
-/// A round trip from the worker to Redis.
+/// A round trip from the worker to a server.
 #[pg_extern(volatile, parallel_unsafe)]
-fn ping() -> Interval {
-    let microseconds = ask(shared(), batch::PING, 0, b"", NO_PING);
+fn ping(server: default!(&str, "'default'")) -> Interval {
+    let shared = shared();
+    if gucs::servers::url_of(server).is_none() {
+        raise(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("server \"{server}\" does not exist"),
+            "",
+            "The view redis_cache.servers lists the servers.",
+        );
+    }
+    let Some(number) = shared.server_named(server) else {
+        raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("server \"{server}\" is not connected to"),
+            "No mapping has its keys there.",
+            "",
+        );
+    };
+    let microseconds = ask(shared, batch::PING, number as u64, b"", NO_PING);
     if microseconds < 0 {
         no_answer("Redis did not answer.", NO_PING);
     }
@@ -107,11 +125,11 @@ fn wait(timeout: default!(Interval, "'5s'")) -> bool {
             "Give a positive interval, for example '5s'.",
         );
     };
-    caught_up(shared, timeout)
+    caught_up(shared, None, timeout)
 }
 
-/// Waits until everything that has been committed is in Redis; false if that takes longer.
-pub fn caught_up(shared: Shared, timeout: Duration) -> bool {
+/// Waits until everything that has been committed is in Redis, of one mapping or of all; false if that takes longer.
+pub fn caught_up(shared: Shared, mapping: Option<u16>, timeout: Duration) -> bool {
     // First those that are visible but have not appended yet, then the ring as it stands.
     let started = std::time::Instant::now();
     let number = shared.commits().counter_now();
@@ -120,18 +138,36 @@ pub fn caught_up(shared: Shared, timeout: Duration) -> bool {
         return false;
     }
     let position = shared.ring().head();
-    let waited = waiting::wait_for(shared, position, timeout.saturating_sub(started.elapsed()));
-    waited == Waited::Done && purges_done(shared, timeout.saturating_sub(started.elapsed()))
+    // Looked at anew each time: a server may leave the list meanwhile.
+    let servers = |shared: Shared| match mapping {
+        Some(mapping) => ServerSet::one(shared.server_of(mapping)),
+        None => ServerSet::reachable(shared),
+    };
+    let waited = waiting::wait_until(
+        shared,
+        timeout.saturating_sub(started.elapsed()),
+        |shared| shared.has_reached(position, servers(shared)),
+        Some((position, servers(shared))),
+    );
+    waited == Waited::Done && purges_done(shared, mapping, timeout.saturating_sub(started.elapsed()))
 }
 
-/// What was to be purged for transactions that committed before is deleted, too.
-fn purges_done(shared: Shared, timeout: Duration) -> bool {
-    let mut due = MappingSet::EMPTY;
-    shared
+/// What was to be purged for transactions that committed before is deleted, too; but on servers that have left the list
+/// nobody can.
+fn purges_done(shared: Shared, mapping: Option<u16>, timeout: Duration) -> bool {
+    let due: Vec<(u16, u64)> = shared
         .occupied()
-        .filter(|mapping| shared.gates().purge_due(*mapping).is_some())
-        .for_each(|mapping| due.insert(mapping));
-    due.is_empty() || waiting::wait_for_purges(shared, &due, timeout) == Waited::Done
+        .filter(|other| mapping.is_none_or(|mapping| *other == mapping))
+        .filter_map(|mapping| Some((mapping, shared.gates().purge_due(mapping)?)))
+        .collect();
+    let done = |shared: Shared| {
+        due.iter().all(|(mapping, epoch)| {
+            shared.gates().is_purged(*mapping, *epoch)
+                || !shared.has_kinds(*mapping)
+                || shared.is_gone(shared.server_of(*mapping))
+        })
+    };
+    due.is_empty() || waiting::wait_until(shared, timeout, done, None) == Waited::Done
 }
 
 /// Sends a question through the ring and waits for its answer, or raises with that hint.

@@ -3,24 +3,27 @@ use std::sync::atomic::Ordering;
 
 use pg_redis_cache_core::{
     coherence::Reason,
-    config::{Format, Mapping},
+    config::{Format, MAX_SERVERS, Mapping},
 };
 use pgrx::{datum::datetime_support::IntervalConversionError, prelude::*};
 
-use super::shared;
+use super::{servers::Shown, shared};
 use crate::{
     capture::{attached, columns, relations},
     gucs,
-    shared::{MappingState, MappingStats, Shared, StatusText},
+    shared::{DEFAULT, MappingState, MappingStats, Shared, StatusText},
+    test_points::{self, TestPoint},
 };
 
 /// The list of the settings, also while `enabled` is off, with the places of its mappings.
 pub fn placed(shared: Shared) -> Vec<(Option<u16>, Mapping)> {
     let default_database = gucs::text(&gucs::DATABASE);
-    relations::listed()
+    let placed = relations::listed()
         .into_iter()
         .map(|mapping| (shared.mapping_of(mapping.fingerprint(&default_database)), mapping))
-        .collect()
+        .collect();
+    test_points::wait_at(TestPoint::Places);
+    placed
 }
 
 /// The mappings in force, behind the view `mappings`.
@@ -43,14 +46,17 @@ fn mapping_rows() -> TableIterator<
         name!(fill, String),
         name!(write, String),
         name!(insert, String),
+        name!(server, String),
     ),
 > {
     let shared = shared();
     let default_database = gucs::text(&gucs::DATABASE);
+    // Before the places: with the list the worker has given all that there are.
+    let in_force = shared.published() == relations::configured_fingerprint(&relations::configured());
     let rows: Vec<_> = placed(shared)
         .into_iter()
         .map(|(place, mapping)| {
-            let (state, problem) = state_of(shared, place);
+            let (state, problem) = state_of(shared, place, in_force);
             (
                 mapping.name.clone(),
                 mapping.effective_database(&default_database).to_string(),
@@ -68,24 +74,25 @@ fn mapping_rows() -> TableIterator<
                 mapping.fill.to_string(),
                 mapping.write.to_string(),
                 mapping.insert.to_string(),
+                mapping.effective_server().to_string(),
             )
         })
         .collect();
     TableIterator::new(rows)
 }
 
-fn state_of(shared: Shared, place: Option<u16>) -> (&'static str, Option<String>) {
+fn state_of(shared: Shared, place: Option<u16>, in_force: bool) -> (&'static str, Option<String>) {
     if !gucs::ENABLED.get() {
         return ("off", None);
     }
     let Some(place) = place else {
         // The worker gives the places when it publishes the list, which after a reload is a moment later.
-        let in_force = shared.published() == relations::configured_fingerprint(&relations::configured());
-        let problem = in_force.then(|| {
-            format!(
+        let problem = in_force.then(|| match shared.free_place() {
+            None => format!(
                 "there is no place for it: pg_redis_cache.max_mappings is {}",
                 gucs::max_mappings()
-            )
+            ),
+            Some(_) => format!("there is no place for its server: there can be {MAX_SERVERS}"),
         });
         return ("pending", problem);
     };
@@ -126,7 +133,8 @@ fn format_name(format: Format) -> &'static str {
     }
 }
 
-fn microseconds(value: i64) -> Interval {
+/// An interval of so many microseconds.
+pub fn microseconds(value: i64) -> Interval {
     let made: Result<Interval, IntervalConversionError> = Interval::new(0, 0, value);
     // Months and days of 0 are within every bound.
     made.unwrap_or_else(|_| Interval::from_micros(0))
@@ -190,7 +198,7 @@ fn purge_rows() -> TableIterator<'static, (name!(name, String), name!(reason, St
     TableIterator::new(rows)
 }
 
-/// The worker and its connection, behind the view `status`.
+/// The worker and its connection to the server of the setting `url`, behind the view `status`.
 #[pg_extern(volatile, parallel_restricted)]
 #[allow(clippy::type_complexity)] // the row of a view
 fn status_row() -> TableIterator<
@@ -200,6 +208,7 @@ fn status_row() -> TableIterator<
         name!(connected, bool),
         name!(url, String),
         name!(server_version, Option<String>),
+        name!(master, Option<String>),
         name!(queue_bytes, i64),
         name!(queue_capacity, i64),
         name!(oldest_unsent, Option<Interval>),
@@ -217,32 +226,25 @@ fn status_row() -> TableIterator<
 > {
     let shared = shared();
     let control = shared.control();
-    let lag = shared.lag();
-    let interval = |value: Option<u64>| value.map(|value| microseconds(value as i64));
-    let text = |which| Some(shared.status_text(which)).filter(|text| !text.is_empty());
-    let oldest = control.oldest_unsent.load(Ordering::Relaxed);
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let error_at = control.last_error_at.load(Ordering::Relaxed);
+    let shown = Shown::of(shared, DEFAULT);
     let row = (
         Some(control.worker_pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0),
-        shared.connected(),
+        shown.connected,
         gucs::masked_url(),
-        text(StatusText::ServerVersion),
+        shown.server_version,
+        Some(shared.status_text(DEFAULT, StatusText::Master)).filter(|master| !master.is_empty()),
         shared.ring().used() as i64,
         shared.ring().capacity() as i64,
-        (oldest != 0).then(|| microseconds((now - oldest).max(0))),
-        interval(lag.last()),
-        interval(lag.quantile(0.5)),
-        interval(lag.quantile(0.99)),
-        interval(lag.max()),
-        control.reconnects.load(Ordering::Relaxed) as i64,
-        text(StatusText::LastError),
-        if error_at == 0 {
-            None
-        } else {
-            TimestampWithTimeZone::try_from(error_at).ok()
-        },
+        shown.oldest_unsent,
+        shared.lags()[DEFAULT]
+            .last()
+            .map(|last| microseconds(last as i64)),
+        shown.lag_p50,
+        shown.lag_p99,
+        shown.lag_max,
+        shown.reconnects,
+        shown.last_error,
+        shown.last_error_at,
         control.pool_size.load(Ordering::Relaxed) as i32,
         control.pool_idle.load(Ordering::Relaxed) as i32,
         control.pool_waiting.load(Ordering::Relaxed) as i32,
@@ -257,5 +259,5 @@ fn reset_stats() {
     for mapping in shared.occupied() {
         shared.stats(mapping).reset();
     }
-    shared.lag().reset();
+    shared.lags().iter().for_each(|lag| lag.reset());
 }

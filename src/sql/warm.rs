@@ -51,7 +51,7 @@ fn warm(mapping: Option<&str>, predicate: default!(Option<&str>, "NULL")) -> i64
     let mapping = super::given(mapping);
     let target = Target::open(shared, mapping, "warm");
     check_transaction();
-    check_connected(shared);
+    check_connected(shared, target.mapping.index);
     let predicate = predicate.map(Predicate::new);
     let _settings = Settings::set();
     let progress = Progress::begin(shared, target.mapping.index, Phase::Loading);
@@ -86,8 +86,8 @@ fn check_transaction() {
     }
 }
 
-fn check_connected(shared: Shared) {
-    if !shared.connected() {
+fn check_connected(shared: Shared, mapping: u16) {
+    if !shared.connected(shared.server_of(mapping)) {
         raise(
             PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
             "Redis is not connected",
@@ -285,8 +285,9 @@ impl Hand {
         self.progress.phase(Phase::Waiting);
         while ring.used() >= quarter {
             let position = ring.head() - quarter + 1;
-            waiting::wait_for(self.shared, position, PATIENCE);
-            check_connected(self.shared);
+            let has_room = |shared: Shared| shared.ring().tail() >= position;
+            waiting::wait_until(self.shared, PATIENCE, has_room, None);
+            check_connected(self.shared, self.placed.mapping.index);
         }
         self.progress.phase(Phase::Loading);
     }

@@ -1,7 +1,10 @@
 //! Rule 9: everyone reads the same list, and the worker publishes which one that is.
 use std::num::NonZeroU64;
 
-use pg_redis_cache_core::{config::Mapping, redis::Expiry};
+use pg_redis_cache_core::{
+    config::{MAX_SERVERS, Mapping},
+    redis::Expiry,
+};
 
 use super::{Worker, Written};
 use crate::{
@@ -26,6 +29,7 @@ impl Worker {
             .map(|mapping| (mapping.fingerprint(&default_database), mapping))
             .collect();
         let mut placeless = Vec::new();
+        let mut serverless = Vec::new();
         let changed = {
             let last = xact::next_xid().saturating_sub(1);
             let _held = self.shared.lock_ring();
@@ -36,6 +40,7 @@ impl Worker {
                     Placing::Kept => {}
                     Placing::New => changed = true,
                     Placing::None => placeless.push(mapping.name.clone()),
+                    Placing::NoServer => serverless.push(mapping.name.clone()),
                 }
             }
             self.shared.gates().publish_list_locked(fingerprint);
@@ -45,11 +50,18 @@ impl Worker {
             changed
         };
         self.remember(&wanted);
+        self.match_destinations();
         if !placeless.is_empty() {
             pgrx::log!(
                 "pg_redis_cache: no place for mapping {}: raise pg_redis_cache.max_mappings ({})",
                 placeless.join(", "),
                 gucs::max_mappings()
+            );
+        }
+        if !serverless.is_empty() {
+            pgrx::log!(
+                "pg_redis_cache: no place for the server of mapping {}: there can be {MAX_SERVERS}, with those that have left the list and are not purged yet",
+                serverless.join(", ")
             );
         }
         if changed {
@@ -108,6 +120,8 @@ enum Placing {
     Kept,
     New,
     None,
+    /// There is none for its server.
+    NoServer,
 }
 
 fn place_for(shared: Shared, fingerprint: u64, mapping: &Mapping, last: u64) -> Placing {
@@ -124,6 +138,10 @@ fn place_for(shared: Shared, fingerprint: u64, mapping: &Mapping, last: u64) -> 
     };
     // Rule 9: a transaction may still hold changes of the mapping whose place this was.
     shared.gates().define_locked(place, NO_FINGERPRINT, last);
-    shared.occupy_locked(place, fingerprint, &mapping.template.to_string());
-    Placing::New
+    let (template, server) = (mapping.template.to_string(), mapping.effective_server());
+    if shared.occupy_locked(place, fingerprint, &template, server) {
+        Placing::New
+    } else {
+        Placing::NoServer
+    }
 }

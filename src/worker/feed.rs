@@ -1,51 +1,41 @@
-//! From the ring to the engine: rules 3, 4 and 6 are decided here, in the order of the ring.
-use std::{collections::VecDeque, time::SystemTime};
+//! From the ring to the engines: rules 3, 4 and 6 are decided here, in the order of the ring.
+//!
+//! What is read off the ring becomes a chunk for each server that it concerns. The ring's tail moves to where all
+//! servers have acknowledged (`on_its_way.rs`, which also says what becomes of a server that is away).
+use std::collections::VecDeque;
 
 use pg_redis_cache_core::{
     coherence::{
         FillTicket, Reason,
         slots::{FillVerdict, Verdict},
     },
+    config::MAX_SERVERS,
     encode::value::Value,
     redis::{Chunk, Request, Target, Ticket},
     ring::batch::{self, Entry, Fills, Invalidate, Op, Transaction},
 };
-use pgrx::pg_sys;
 
-use super::{Worker, purges::Asker};
-use crate::shared::{MappingState, Shared};
+use super::{Worker, destination::Destination, on_its_way::Waiting, purges::Asker};
+use crate::shared::{DEFAULT, MappingState, ServerSet, Shared};
 
-/// How much may be with the engine and not acknowledged. The rest waits in the ring.
-const UNACKNOWLEDGED_BYTES: usize = 8 * 1024 * 1024;
-const UNACKNOWLEDGED_CHUNKS: usize = 256;
 /// A chunk is sent when it has come to this size, or when the ring is empty.
 const CHUNK_OPS: usize = 1024;
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Memory for reading an entry that is kept.
 const KEPT: usize = 1024 * 1024;
 
-/// A chunk that the engine has.
-struct Sent {
-    id: u64,
-    /// The ring's position behind its last entry.
-    end: u64,
-    bytes: usize,
-    /// Commit times of its transactions.
-    committed_at: Vec<i64>,
-}
-
 /// Where the worker is in the ring.
 pub struct Feed {
-    position: u64,
+    pub position: u64,
     next_chunk: u64,
-    sent: VecDeque<Sent>,
-    unacknowledged: usize,
     entry: Vec<u8>,
-    /// By the engine's ticket: who asked for an answer.
+    /// By the engines' ticket: who asked for an answer.
     askers: VecDeque<(Ticket, Asker)>,
     next_ticket: Ticket,
     /// Entries taken and not yet counted.
     taken: u32,
+    /// Memory for the chunks of a round.
+    chunks: Vec<Option<Waiting>>,
 }
 
 impl Feed {
@@ -53,12 +43,11 @@ impl Feed {
         Self {
             position: shared.ring().tail(),
             next_chunk: 1,
-            sent: VecDeque::new(),
-            unacknowledged: 0,
             entry: Vec::new(),
             askers: VecDeque::new(),
             next_ticket: 1,
             taken: 0,
+            chunks: std::iter::repeat_with(|| None).take(MAX_SERVERS).collect(),
         }
     }
 
@@ -67,21 +56,7 @@ impl Feed {
         std::mem::take(&mut self.taken)
     }
 
-    fn has_room(&self) -> bool {
-        self.sent.len() < UNACKNOWLEDGED_CHUNKS && self.unacknowledged < UNACKNOWLEDGED_BYTES
-    }
-
-    /// Whether there is an entry that could be taken now.
-    pub fn can_take(&self, shared: Shared) -> bool {
-        self.has_room() && shared.ring().is_published(self.position)
-    }
-
-    /// Whether everything in the ring has been acknowledged.
-    pub fn is_drained(&self, shared: Shared) -> bool {
-        self.sent.is_empty() && shared.ring().used() == 0
-    }
-
-    /// The next ticket for the engine, to be answered to `asker`.
+    /// The next ticket for an engine, to be answered to `asker`.
     pub fn ticket_for(&mut self, asker: Asker) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -96,29 +71,76 @@ impl Feed {
     }
 }
 
+/// The chunks of one round, by destination.
+struct Round {
+    begin: u64,
+    chunks: Vec<Option<Waiting>>,
+    /// Whether one of them is large enough to be sent.
+    is_full: bool,
+}
+
+impl Round {
+    /// The chunk of a destination, which begins here or has been waiting there for more.
+    fn chunk(&mut self, feed: &mut Feed, destinations: &mut [Destination], at: usize) -> &mut Waiting {
+        let begin = self.begin;
+        self.chunks[at].get_or_insert_with(|| {
+            let small =
+                |waiting: &Waiting| waiting.chunk.len() < CHUNK_OPS && waiting.chunk.byte_len() < CHUNK_BYTES;
+            destinations[at]
+                .on_its_way
+                .pop_waiting_if(small)
+                .unwrap_or_else(|| {
+                    let id = feed.next_chunk;
+                    feed.next_chunk += 1;
+                    Waiting {
+                        begin,
+                        chunk: Chunk::with_capacity(id, 0, 0),
+                        committed_at: Vec::new(),
+                    }
+                })
+        })
+    }
+}
+
 impl Worker {
+    /// Whether there is an entry that could be taken now.
+    pub(super) fn can_feed(&self) -> bool {
+        self.shared.ring().is_published(self.feed.position) && self.somebody_takes()
+    }
+
+    /// Whether a server takes more. Without any the ring has to wait.
+    fn somebody_takes(&self) -> bool {
+        if self.several() {
+            let takes = |destination: &Destination| destination.is_used && destination.takes_more();
+            return self.destinations.iter().any(takes);
+        }
+        let only = self.destinations.iter().find(|destination| destination.is_used);
+        only.unwrap_or(&self.destinations[DEFAULT]).takes_more()
+    }
+
     /// Takes entries and sends them in chunks. Returns whether there were any.
-    pub(super) fn feed_engine(&mut self) -> bool {
+    pub(super) fn feed_engines(&mut self) -> bool {
         let mut fed = false;
-        while self.engine.is_some() && self.feed.has_room() {
-            if !self.feed_chunk() {
-                break;
-            }
+        self.look_after_the_away();
+        while self.can_feed() && self.feed_round() {
             fed = true;
+            self.look_after_the_away();
         }
         fed
     }
 
-    fn feed_chunk(&mut self) -> bool {
-        let mut chunk = Chunk::with_capacity(self.feed.next_chunk, 0, 0);
-        let mut committed_at = Vec::new();
-        let start = self.feed.position;
-        while chunk.len() < CHUNK_OPS && chunk.byte_len() < CHUNK_BYTES {
+    fn feed_round(&mut self) -> bool {
+        let mut round = Round {
+            begin: self.feed.position,
+            chunks: std::mem::take(&mut self.feed.chunks),
+            is_full: false,
+        };
+        while !round.is_full {
             let mut entry = std::mem::take(&mut self.feed.entry);
             let next = self.shared.ring().read(self.feed.position, &mut entry);
             if next.is_some() {
                 self.keep_register();
-                self.take_entry(&entry, &mut chunk, &mut committed_at);
+                self.take_entry(&entry, &mut round);
             }
             entry.shrink_to(KEPT);
             self.feed.entry = entry;
@@ -130,41 +152,61 @@ impl Worker {
                 None => break,
             }
         }
-        if self.feed.position == start {
+        if self.feed.position == round.begin {
+            self.feed.chunks = round.chunks;
             return false;
         }
-        let bytes = chunk.byte_len();
-        let sent = Sent {
-            id: chunk.id(),
-            end: self.feed.position,
-            bytes,
-            committed_at,
-        };
-        self.feed.next_chunk += 1;
-        self.feed.unacknowledged += bytes;
-        self.feed.sent.push_back(sent);
-        self.note_oldest();
-        if let Some(engine) = &self.engine {
-            engine.send(Request::Write(chunk));
+        for (at, chunk) in round.chunks.iter_mut().enumerate() {
+            let dropped = chunk.take().and_then(|chunk| self.destinations[at].take(chunk));
+            if let Some(dropped) = dropped {
+                self.answer_dropped(&dropped);
+            }
         }
+        self.feed.chunks = round.chunks;
+        self.settle_positions();
         true
     }
 
-    fn take_entry(&mut self, entry: &[u8], chunk: &mut Chunk, committed_at: &mut Vec<i64>) {
+    fn chunk_for<'a>(&mut self, round: &'a mut Round, mapping: u16) -> &'a mut Waiting {
+        let at = self.shared.server_of(mapping);
+        round.chunk(&mut self.feed, &mut self.destinations, at)
+    }
+
+    fn take_entry(&mut self, entry: &[u8], round: &mut Round) {
         match batch::decode(entry) {
-            Ok(Entry::Transaction(transaction)) => {
-                committed_at.push(transaction.committed_at_us);
-                for op in transaction.ops() {
-                    self.take_write(&transaction, &op, chunk);
-                }
-            }
-            Ok(Entry::Fills(fills)) => self.take_fills(&fills, chunk),
-            Ok(Entry::Invalidate(invalidate)) => self.take_invalidate(&invalidate, chunk),
+            Ok(Entry::Transaction(transaction)) => self.take_transaction(&transaction, round),
+            Ok(Entry::Fills(fills)) => self.take_fills(&fills, round),
+            Ok(Entry::Invalidate(invalidate)) => self.take_invalidate(&invalidate, round),
             // Cannot be: only backends of this build write entries. If it is, nothing is known of any key.
             Err(error) => {
                 pgrx::warning!("pg_redis_cache: an entry of the queue cannot be read: {error}");
                 self.lose_everything(Reason::Refused);
             }
+        }
+        round.is_full = round
+            .chunks
+            .iter()
+            .flatten()
+            .any(|waiting| waiting.chunk.len() >= CHUNK_OPS || waiting.chunk.byte_len() >= CHUNK_BYTES);
+    }
+
+    /// Answers who asked under that ticket; without an answer with the number that stands for none.
+    pub(super) fn answer_ticket(&mut self, ticket: Ticket, answer: Option<i64>) {
+        if let Some(asker) = self.feed.asker(ticket) {
+            self.answer(asker, answer.unwrap_or(-1));
+        }
+    }
+
+    fn take_transaction(&mut self, transaction: &Transaction, round: &mut Round) {
+        let mut told = ServerSet::NONE;
+        for op in transaction.ops() {
+            let at = self.shared.server_of(op.mapping);
+            let waiting = round.chunk(&mut self.feed, &mut self.destinations, at);
+            if !told.contains(at) {
+                told.insert(at);
+                waiting.committed_at.push(transaction.committed_at_us);
+            }
+            self.take_write(transaction, &op, &mut waiting.chunk);
         }
     }
 
@@ -191,7 +233,7 @@ impl Worker {
     }
 
     /// Rules 3 and 4.
-    fn take_fills(&mut self, fills: &Fills, chunk: &mut Chunk) {
+    fn take_fills(&mut self, fills: &Fills, round: &mut Round) {
         let slots = *self.shared.slots();
         let mut decisions = slots.take_fills(fills.s, fills.xmin, fills.xmax);
         for fill in fills.fills() {
@@ -205,8 +247,10 @@ impl Worker {
                 hash: fill.hash,
                 key: fill.key,
             };
-            let stored = matches!(decisions.take(fill.hash, ticket, epoch), FillVerdict::Apply)
-                && self.store(target, fill.value, true, chunk);
+            let stored = matches!(decisions.take(fill.hash, ticket, epoch), FillVerdict::Apply) && {
+                let chunk = &mut self.chunk_for(round, fill.mapping).chunk;
+                self.store(target, fill.value, true, chunk)
+            };
             if !stored {
                 self.shared.hints().clear(fill.hash);
                 self.shared
@@ -217,15 +261,19 @@ impl Worker {
         }
     }
 
-    fn take_invalidate(&mut self, invalidate: &Invalidate, chunk: &mut Chunk) {
+    fn take_invalidate(&mut self, invalidate: &Invalidate, round: &mut Round) {
         let asker = Asker {
             backend: invalidate.reply,
             ticket: invalidate.ticket,
         };
         if invalidate.mapping == batch::PING {
             let ticket = self.feed.ticket_for(asker);
-            if let Some(engine) = &self.engine {
-                engine.send(Request::Ping { ticket });
+            // What is no key's hash is a server's number.
+            match self.destinations.get(invalidate.hash as usize) {
+                Some(destination) if destination.engine.is_some() => {
+                    destination.send(Request::Ping { ticket });
+                }
+                _ => self.answer_ticket(ticket, None),
             }
             return;
         }
@@ -241,7 +289,9 @@ impl Worker {
             hash: invalidate.hash,
             key: invalidate.key,
         };
-        chunk.delete(target, Some(ticket));
+        self.chunk_for(round, invalidate.mapping)
+            .chunk
+            .delete(target, Some(ticket));
     }
 
     /// Adds a value to the chunk. False if the mapping is gone or not active, so that nobody keeps what is stored in
@@ -260,42 +310,4 @@ impl Worker {
         }
         true
     }
-
-    /// Every chunk up to that one is in Redis, or has been declared lost.
-    pub(super) fn acknowledged(&mut self, chunk: u64, at: SystemTime) {
-        let at = timestamp(at);
-        let mut end = None;
-        while let Some(sent) = self.feed.sent.pop_front_if(|sent| sent.id <= chunk) {
-            self.feed.unacknowledged -= sent.bytes;
-            end = Some(sent.end);
-            for committed_at in sent.committed_at {
-                self.shared.lag().record((at - committed_at).max(0) as u64);
-            }
-        }
-        if let Some(end) = end {
-            self.shared.ring().release(end);
-            self.shared.wake_waiters(end);
-            self.note_oldest();
-        }
-    }
-
-    fn note_oldest(&self) {
-        let oldest = self
-            .feed
-            .sent
-            .iter()
-            .flat_map(|sent| sent.committed_at.first())
-            .next();
-        self.shared
-            .control()
-            .oldest_unsent
-            .store(oldest.copied().unwrap_or(0), std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-/// A time on the server's clock: microseconds since the beginning of 2000 (datatype/timestamp.h).
-fn timestamp(at: SystemTime) -> i64 {
-    const DAYS: u64 = (pg_sys::POSTGRES_EPOCH_JDATE - pg_sys::UNIX_EPOCH_JDATE) as u64;
-    let unix = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    unix.as_micros() as i64 - (DAYS * 86_400 * 1_000_000) as i64
 }

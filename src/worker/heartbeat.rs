@@ -10,8 +10,9 @@
 //! of them have appended, notes the ring's head and what is to be purged by then, waits until all of that is done,
 //! and is sent. So beats come under load, too, and stop when Redis is further behind than [`EXPIRY`].
 //!
-//! It speaks for the mappings that are active. It is not sent while one is not looked at yet, nor while there is
-//! none.
+//! There is one for each server, on it. It speaks for the mappings there that are active. It is not sent while one is
+//! not looked at yet, nor while there is none there; nor if a loss is found while it waits, or another server is there
+//! by then: the next one waits for the purges that follow.
 use std::{
     num::NonZeroU64,
     time::{Duration, Instant, SystemTime},
@@ -20,8 +21,8 @@ use std::{
 use pg_redis_cache_core::redis::{Expiry, Note, Request, Ticket};
 use pgrx::pg_sys;
 
-use super::{Worker, marker};
-use crate::shared::MappingState;
+use super::{Worker, destination::Destination, marker};
+use crate::shared::{MappingState, ServerSet};
 
 /// From one beat to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -37,11 +38,15 @@ struct Beat {
     position: u64,
     /// The number of the last transaction that had taken one.
     number: u64,
+    /// `Worker::losses` then.
+    losses: u64,
     /// What it waits for, once all up to that number have appended.
     outstanding: Option<Outstanding>,
 }
 
 struct Outstanding {
+    /// For which servers the key speaks, see `same_place`.
+    places: ServerSet,
     head: u64,
     /// By mapping: the epoch to be purged.
     epochs: Vec<(u16, u64)>,
@@ -66,25 +71,33 @@ pub fn next_ticket(tickets: &mut Ticket) -> Ticket {
 
 impl Worker {
     /// Brings the heartbeat a step further. Called each round.
-    pub(super) fn beat(&mut self) {
-        let silent = !self.connected || self.shared.published() == 0 || !self.again.is_empty();
-        if silent || self.heartbeat.sent.is_some() {
-            self.heartbeat.beat = None;
+    pub(super) fn beat(&mut self, at: usize) {
+        let shared = self.shared;
+        let destination = &mut self.destinations[at];
+        let silent = !destination.connected
+            || !destination.is_used
+            || !destination.is_listed
+            || shared.published() == 0
+            || !destination.again.is_empty();
+        let heartbeat = &mut destination.heartbeat;
+        if silent || heartbeat.sent.is_some() {
+            heartbeat.beat = None;
             return;
         }
-        let beat = match self.heartbeat.beat.take() {
+        let beat = match heartbeat.beat.take() {
             Some(beat) => beat,
-            None if self.heartbeat.last.is_none_or(|last| last.elapsed() >= INTERVAL) => self.begin_beat(),
+            None if heartbeat.last.is_none_or(|last| last.elapsed() >= INTERVAL) => self.begin_beat(at),
             None => return,
         };
-        if beat.began.elapsed() < EXPIRY {
-            self.advance(beat);
+        // What was found to be lost meanwhile may be of before its time, and is not purged yet.
+        if beat.began.elapsed() < EXPIRY && beat.losses == self.losses.get() {
+            self.advance(at, beat);
         }
     }
 
-    fn begin_beat(&mut self) -> Beat {
+    fn begin_beat(&mut self, at: usize) -> Beat {
         let began = Instant::now();
-        self.heartbeat.last = Some(began);
+        self.destinations[at].heartbeat.last = Some(began);
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         // SAFETY: reads where the WAL ends; recovery has finished.
         let position = unsafe { pg_sys::GetXLogInsertRecPtr() };
@@ -93,58 +106,118 @@ impl Worker {
             time: since_1970.unwrap_or_default().as_millis(),
             position,
             number: self.shared.commits().counter_now(),
+            losses: self.losses.get(),
             outstanding: None,
         }
     }
 
-    fn advance(&mut self, mut beat: Beat) {
+    fn advance(&mut self, at: usize, mut beat: Beat) {
         let shared = self.shared;
+        let places = self.same_place(at);
+        let others_now = |outstanding: &Outstanding| outstanding.places != places;
+        if beat.outstanding.as_ref().is_some_and(others_now) {
+            return; // it has not looked at what those lack
+        }
         if beat.outstanding.is_none() && shared.commits().all_done(beat.number) {
-            if shared
+            let mut there = shared
                 .occupied()
-                .any(|mapping| shared.state(mapping) == MappingState::Pending)
-            {
+                .filter(|mapping| places.contains(shared.server_of(*mapping)));
+            if there.any(|mapping| shared.state(mapping) == MappingState::Pending) {
                 return; // its keys, if it has any, are of an unknown past
             }
             beat.outstanding = Some(Outstanding {
+                places,
                 head: shared.ring().head(),
                 epochs: shared
                     .occupied()
+                    .filter(|mapping| places.contains(shared.server_of(*mapping)))
                     .filter(|mapping| shared.has_kinds(*mapping))
                     .filter_map(|mapping| Some((mapping, shared.gates().purge_due(mapping)?)))
                     .collect(),
             });
         }
         let done = beat.outstanding.as_ref().is_some_and(|outstanding| {
-            shared.ring().tail() >= outstanding.head
+            shared.has_reached(outstanding.head, places)
                 && outstanding
                     .epochs
                     .iter()
                     .all(|(mapping, epoch)| shared.gates().is_purged(*mapping, *epoch))
         });
         if done {
-            self.send_beat(&beat);
+            self.send_beat(at, &beat);
         } else {
-            self.heartbeat.beat = Some(beat);
+            self.destinations[at].heartbeat.beat = Some(beat);
         }
     }
 
-    fn send_beat(&mut self, beat: &Beat) {
+    /// A destination, and those that lead to the same keys by another name: they share the heartbeat's key. By what
+    /// answers there, and by the url as well: one may not have been reached yet, or not since Redis was restarted.
+    fn same_place(&self, at: usize) -> ServerSet {
+        let mut same = ServerSet::NONE;
+        same.insert(at);
+        let used = |other: &(usize, &Destination)| other.0 != at && other.1.is_used;
+        let mut others = self.destinations.iter().enumerate().filter(used).peekable();
+        if others.peek().is_none() {
+            return same;
+        }
+        fn process(destination: &Destination) -> Option<(&str, u32)> {
+            let run_id = destination.server.as_ref()?.run_id.as_str();
+            Some((run_id, destination.settings.database()?))
+        }
+        let here = &self.destinations[at];
+        let (address, reached) = (here.settings.address(), process(here));
+        for (other, destination) in others {
+            let same_process = reached.is_some() && process(destination) == reached;
+            let same_url = || {
+                let there = destination.settings.address();
+                address
+                    .zip(there)
+                    .is_some_and(|(one, other)| one.is_same_place(other))
+            };
+            if same_process || same_url() {
+                same.insert(other);
+            }
+        }
+        same
+    }
+
+    fn send_beat(&mut self, at: usize, beat: &Beat) {
         let left = EXPIRY.saturating_sub(beat.began.elapsed()).as_millis() as u64;
         let Some(left) = NonZeroU64::new(left) else { return };
         let (high, low) = (beat.position >> 32, beat.position as u32);
         let value = format!("{{\"time\":{},\"lsn\":\"{high:X}/{low:X}\"}}", beat.time);
         let ticket = next_ticket(&mut self.tickets);
-        let Some(engine) = &self.engine else { return };
-        self.heartbeat.sent = Some(ticket);
-        engine.send(Request::Note(Note {
+        let destination = &mut self.destinations[at];
+        let Some(server) = destination.server.clone() else {
+            return;
+        };
+        destination.heartbeat.sent = Some(ticket);
+        destination.send(Request::Note(Note {
             ticket,
+            server,
             key: marker::own_key("alive"),
             value: Some(value.into_bytes()),
             expiry: Expiry::Milliseconds(left),
         }));
     }
 
+    /// The worker ends: from now on the key would speak for nobody.
+    pub(super) fn end_heartbeat(&mut self, at: usize, deadline: Instant) {
+        let Some(server) = self.destinations[at].server.clone() else {
+            return;
+        };
+        let note = Note {
+            ticket: next_ticket(&mut self.tickets),
+            server,
+            key: marker::own_key("alive"),
+            value: None,
+            expiry: Expiry::Never,
+        };
+        self.note_and_wait(at, note, deadline);
+    }
+}
+
+impl Destination {
     /// Redis has answered a beat, or the connection was lost.
     pub(super) fn beaten(&mut self, ticket: Ticket, refusal: Option<&str>) {
         if self.heartbeat.sent != Some(ticket) {
@@ -159,35 +232,5 @@ impl Worker {
         } else if refusal.is_none() {
             self.heartbeat.refused = false;
         }
-    }
-
-    /// The worker ends: from now on the key would speak for nobody.
-    pub(super) fn end_heartbeat(&mut self, deadline: Instant) {
-        let note = Note {
-            ticket: next_ticket(&mut self.tickets),
-            key: marker::own_key("alive"),
-            value: None,
-            expiry: Expiry::Never,
-        };
-        self.note_and_wait(note, deadline);
-    }
-
-    /// Has a note stored, and waits for the answer. Returns whether Redis has done it.
-    pub(super) fn note_and_wait(&mut self, note: Note, deadline: Instant) -> bool {
-        let ticket = note.ticket;
-        let Some(engine) = &self.engine else { return false };
-        if !self.connected {
-            return false;
-        }
-        engine.send(Request::Note(note));
-        self.noted = None;
-        while !self.engine_ended && Instant::now() < deadline {
-            self.take_events();
-            match self.noted {
-                Some((noted, done)) if noted == ticket => return done,
-                _ => self.wait_set.wait(Duration::from_millis(10)),
-            }
-        }
-        false
     }
 }

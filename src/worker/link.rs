@@ -6,6 +6,7 @@ use std::{
 
 use pg_redis_cache_core::{
     coherence::Reason,
+    config::DEFAULT_SERVER,
     encode::value::Value,
     redis::{Address, Engine, Request, Secret, Settings, Setup, Tls, TlsSettings, Waker},
 };
@@ -15,7 +16,8 @@ use super::{Worker, marker};
 use crate::{
     compat,
     files::{self, Readers},
-    gucs,
+    gucs::{self, servers},
+    shared::StatusText,
     socket::PROGRAM,
     tls::TlsFiles,
 };
@@ -24,8 +26,10 @@ use crate::{
 #[derive(Clone, Default, PartialEq)]
 pub struct Target {
     url: String,
-    password_file: String,
-    password: String,
+    /// The same, if it can be read.
+    address: Option<Address>,
+    /// That of the `password_file`.
+    password: Option<String>,
     /// With the files that they name, where the url wants TLS.
     tls: Option<TlsSettings>,
     connect_timeout: Duration,
@@ -33,30 +37,37 @@ pub struct Target {
 }
 
 impl Target {
-    fn configured() -> Result<Self, String> {
-        let password_file = gucs::text(&gucs::PASSWORD_FILE);
-        let url = gucs::url();
-        let wants_tls = Address::parse(&url).is_ok_and(|address| address.is_tls());
+    /// Of the server of that name.
+    fn configured(server: &str) -> Result<Self, String> {
+        let url = servers::url_of(server).ok_or(NOT_LISTED)?;
+        let address = Address::parse(&url).ok();
+        let wants_tls = address.as_ref().is_some_and(Address::is_tls);
         let tls = wants_tls.then(|| TlsFiles::configured().read()).transpose();
         Ok(Self {
+            password: file_password(server, &url)?,
             url,
-            password: if password_file.is_empty() {
-                String::new()
-            } else {
-                read_password(&password_file)?
-            },
-            password_file,
+            address,
             tls: tls.map_err(|problem| format!("TLS: {problem}"))?,
             connect_timeout: gucs::connect_timeout(),
             command_timeout: gucs::command_timeout(),
         })
     }
 
-    fn settings(&self) -> Result<Settings, String> {
+    /// Where it is, if its url can be read.
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    /// The number of the database there.
+    pub fn database(&self) -> Option<u32> {
+        Some(self.address()?.database())
+    }
+
+    fn settings(&self, server: &str) -> Result<Settings, String> {
         let tls = self.tls.as_ref().map(Tls::new).transpose();
         Ok(Settings {
-            address: address(&self.url)?,
-            password: (!self.password_file.is_empty()).then(|| Secret::new(self.password.clone())),
+            address: address(server, &self.url)?,
+            password: self.password.clone().map(Secret::new),
             tls: tls.map_err(|problem| format!("TLS: {problem}"))?,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
@@ -64,19 +75,32 @@ impl Target {
     }
 }
 
-fn address(url: &str) -> Result<Address, String> {
-    Address::parse(url).map_err(|error| format!("the setting url is not valid: {error}"))
+fn address(server: &str, url: &str) -> Result<Address, String> {
+    Address::parse(url).map_err(|error| match server {
+        DEFAULT_SERVER => format!("the setting url is not valid: {error}"),
+        _ => format!("the url of server \"{server}\" is not valid: {error}"),
+    })
 }
 
-/// Where Redis is and with which password, by the settings; or what is wrong with them.
-pub fn configured_address() -> Result<(Address, Option<Secret>), String> {
+/// Said of a server beside its name.
+const NOT_LISTED: &str =
+    "it is not in pg_redis_cache.servers: what mappings have left there is purged when it is";
+
+/// Where a server is and with which password, by the settings; or what is wrong with them.
+pub fn configured_address(server: &str) -> Result<(Address, Option<Secret>), String> {
+    let url = servers::url_of(server)
+        .ok_or_else(|| format!("server \"{server}\" is not in pg_redis_cache.servers"))?;
+    let password = file_password(server, &url)?;
+    Ok((address(server, &url)?, password.map(Secret::new)))
+}
+
+/// The password of the `password_file`, if there is one. It goes before that of the setting `url`; of the others, which
+/// share it, each may have one of its own.
+fn file_password(server: &str, url: &str) -> Result<Option<String>, String> {
     let path = gucs::text(&gucs::PASSWORD_FILE);
-    let password = if path.is_empty() {
-        None
-    } else {
-        Some(Secret::new(read_password(&path)?))
-    };
-    Ok((address(&gucs::url())?, password))
+    let has_own = server != DEFAULT_SERVER && Address::parse(url).is_ok_and(|address| address.has_password());
+    let wanted = !path.is_empty() && !has_own;
+    wanted.then(|| read_password(&path)).transpose()
 }
 
 /// The first line of the file.
@@ -90,42 +114,61 @@ fn read_password(path: &str) -> Result<String, String> {
 
 impl Worker {
     /// Connects, or connects anew if a setting of the connection has changed.
-    pub(super) fn connect(&mut self) {
-        self.looked_at_settings = Instant::now();
-        let configured = Target::configured().and_then(|target| Ok((target.settings()?, target)));
+    pub(super) fn connect(&mut self, at: usize) {
+        let destination = &mut self.destinations[at];
+        destination.looked_at_settings = Instant::now();
+        let name = &destination.name.clone();
+        destination.is_listed = servers::url_of(name).is_some();
+        if !destination.is_listed && destination.engine.is_none() {
+            destination.disbelieve();
+        }
+        destination.show_gone();
+        let configured = Target::configured(name).and_then(|target| Ok((target.settings(name)?, target)));
         let (settings, target) = match configured {
             Ok(configured) => configured,
-            Err(problem) => return self.settings_in_trouble(problem),
+            Err(problem) => return destination.settings_in_trouble(problem),
         };
-        self.settings_in_order();
-        if self.engine.is_some() && target == self.settings {
+        destination.settings_in_order();
+        if destination.engine.is_some() && target == destination.settings {
             return;
         }
-        if self.engine.is_some() && target.url != self.settings.url {
-            self.lose_everything(Reason::Server);
+        let moves = destination.engine.is_some() && target.url != destination.settings.url;
+        destination.settings = target;
+        if moves {
+            self.lose_server(at, Reason::Server);
         }
-        self.settings = target;
-        match &self.engine {
+        match &self.destinations[at].engine {
             Some(engine) => engine.send(Request::Reconfigure(settings)),
-            None => self.start_engine(settings),
+            None => self.start_engine(at, settings),
         }
     }
 
-    fn start_engine(&mut self, settings: Settings) {
+    fn start_engine(&mut self, at: usize, settings: Settings) {
         let setup = Setup {
             lanes: gucs::pool_size(),
             name: PROGRAM.to_string(),
             label: gucs::cluster_name(),
             // SAFETY: from pg_control, which the postmaster has read.
             owner: unsafe { pg_sys::GetSystemIdentifier() }.to_string(),
+            instance: self.instance.clone(),
             hash_fields,
             marker: Some(marker::key()),
         };
+        // What an earlier worker has left there.
+        self.destinations[at].show_text(StatusText::Master, "");
         let waker = self.wait_set.waker();
         match with_signals_blocked(|| Engine::start(setup, settings, waker)) {
-            Ok(engine) => self.engine = Some(engine),
-            Err(error) => self.settings_in_trouble(error.to_string()),
+            Ok(engine) => {
+                self.destinations[at].engine = Some(engine);
+                self.tune(at);
+            }
+            Err(error) => self.destinations[at].settings_in_trouble(error.to_string()),
         }
+    }
+
+    /// Has the engine go by the settings that cost no connection.
+    pub(super) fn tune(&self, at: usize) {
+        self.destinations[at].send(Request::Tune(gucs::pool::tuning()));
     }
 }
 

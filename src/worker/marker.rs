@@ -1,6 +1,6 @@
 //! Rule 8: what a clean stop leaves behind, and what the next start makes of it.
 //!
-//! The document ([`Past`]) is in the data directory as [`FILE`], and in Redis under a key of our own. The parts, in
+//! The document ([`Past`]) is in the data directory as [`file::NAME`], and on each server under a key of our own. The parts, in
 //! the order in which they run:
 //!
 //! - In the postmaster, while libraries are preloaded, file and pg_control are read: before StartupXLOG changes
@@ -8,16 +8,15 @@
 //! - As soon as shared memory is made, the mappings of the document get their places and are active, with a purge
 //!   due: so whatever the first transaction changes is captured, though there is no worker yet. Only the first
 //!   shared memory of a postmaster: when it recovers from the crash of a backend, nothing is known.
-//! - The worker, if it is the first of that shared memory, waits with every purge until it has reached Redis. If
-//!   the marker there is the same document, those purges count as done.
+//! - The worker, if it is the first of that shared memory, waits with a server's purges until it has reached it. If
+//!   the marker there is the same document, those purges count as done. A server that was away at the stop is not in
+//!   the document, and is purged.
 //! - At its end the worker writes the document, if the server is at rest.
 //!
 //! Guarantees that a document is believed once at most: the file is removed when a worker starts, and the engine
-//! deletes Redis's marker before it sends anything else. Not guaranteed: that a stop leaves one. It does not while
-//! Redis is away, a purge is due, or a prepared or other transaction is under way.
+//! deletes Redis's marker before it sends anything else. Not guaranteed: that a stop leaves one. It does not on a
+//! server that is away or that a purge is due on, nor anywhere while a prepared or other transaction is under way.
 use std::{
-    fs, io,
-    path::Path,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -25,31 +24,26 @@ use std::{
 use pg_redis_cache_core::{
     coherence::{
         Reason,
-        past::{Past, PastMapping, Stop, Unknown},
+        past::{Past, PastMapping, PastServer},
     },
     redis::{Expiry, Note, Server},
 };
-use pgrx::{
-    pg_guard,
-    pg_sys::{self, DBState},
-};
+use pgrx::{pg_guard, pg_sys};
 
-use super::{Worker, config::NO_FINGERPRINT, heartbeat, register};
+use super::{Worker, config::NO_FINGERPRINT, destination::Destination, heartbeat, register};
 use crate::{
     capture::relations,
     shared::{MappingState, Shared},
     xact,
 };
 
-/// In the data directory, beside the statistics that outlive a restart (pgstat.h, PGSTAT_STAT_PERMANENT_DIRECTORY).
-const FILE: &str = "pg_stat/pg_redis_cache.marker";
-/// Written first, and then renamed.
-const NEW_FILE: &str = "pg_stat/pg_redis_cache.marker.new";
-/// The files that make a start recover (xlogrecovery.c, readRecoverySignalFile, read_backup_label).
-const SIGNS_OF_RECOVERY: [&str; 3] = ["standby.signal", "recovery.signal", "backup_label"];
+pub mod file;
+
 /// How long a stop waits for other processes' transactions to end, once the ring is drained. A fast stop ends them
 /// at the same time as the worker.
 const FOR_OTHERS: Duration = Duration::from_secs(1);
+/// What of `shutdown_timeout` is kept for the markers while a server is slow, at most.
+const FOR_MARKERS: Duration = Duration::from_secs(1);
 
 /// What the stop before this start has left, until the first shared memory is made.
 static LEFT: Mutex<Option<Past>> = Mutex::new(None);
@@ -65,9 +59,17 @@ pub struct Claim {
     epochs: Vec<(u16, u64)>,
 }
 
+/// What a stop finds once PostgreSQL is at rest.
+pub struct Rest {
+    /// The full id that the next transaction would get.
+    next_xid: u64,
+    /// The servers that have everything, by number.
+    servers: Vec<usize>,
+}
+
 /// Reads what the last stop has left. Called in the postmaster, after the hooks of shared memory are in place.
 pub fn init() {
-    match read() {
+    match file::read() {
         Ok(left) => {
             replace(&LEFT, left);
         }
@@ -84,49 +86,6 @@ pub fn init() {
 fn replace<T>(place: &Mutex<Option<T>>, value: Option<T>) -> Option<T> {
     let mut place = place.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     std::mem::replace(&mut *place, value)
-}
-
-fn read() -> Result<Option<Past>, Unknown> {
-    let document = match fs::read(FILE) {
-        Ok(document) => document,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(_) => return Err(Unknown::Unreadable),
-    };
-    let past = Past::from_document(&document)?;
-    past.check_stop(&stop(), &versions())?;
-    Ok(Some(past))
-}
-
-/// What pg_control says. The working directory is the data directory (postmaster.c, ChangeToDataDir).
-fn stop() -> Stop {
-    let mut intact = false;
-    // SAFETY: the path is set; the answer is allocated, and is released here.
-    unsafe {
-        let control = pg_sys::get_controlfile(pg_sys::DataDir, &raw mut intact);
-        let recovers = SIGNS_OF_RECOVERY.iter().any(|sign| Path::new(sign).exists());
-        let stop = Stop {
-            clean: intact && !recovers && (*control).state == DBState::DB_SHUTDOWNED,
-            system_identifier: (*control).system_identifier,
-            timeline: (*control).checkPointCopy.ThisTimeLineID,
-            next_xid: (*control).checkPointCopy.nextXid.value,
-        };
-        pg_sys::pfree(control.cast());
-        stop
-    }
-}
-
-/// This library's version and the server's.
-fn versions() -> String {
-    // SAFETY: the setting exists in every server; its text stays while it is copied.
-    let server = unsafe {
-        let text = pg_sys::GetConfigOption(c"server_version_num".as_ptr(), true, false);
-        if text.is_null() {
-            String::new()
-        } else {
-            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
-        }
-    };
-    format!("{} on {server}", env!("CARGO_PKG_VERSION"))
 }
 
 #[pg_guard]
@@ -152,7 +111,9 @@ fn prepare(shared: Shared, past: Past) -> Claim {
     {
         let _held = shared.lock_ring();
         for (place, known) in (0..shared.mappings() as u16).zip(&past.mappings) {
-            shared.occupy_locked(place, known.fingerprint, &known.template);
+            if !shared.occupy_locked(place, known.fingerprint, &known.template, &known.server) {
+                continue; // there were no more servers at the stop than there can be
+            }
             shared.set_kinds_locked(place, &known.kinds);
             shared.set_relation_locked(place, known.relation);
             if listed.contains(&known.fingerprint) {
@@ -182,23 +143,6 @@ pub fn claim(shared: Shared) -> Option<Claim> {
     claim.filter(|claim| shared.take_prepared() && claim.past.timeline == timeline)
 }
 
-/// Nobody is to believe the file any more.
-pub fn remove_file() {
-    if let Err(error) = fs::remove_file(FILE)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        pgrx::warning!("pg_redis_cache: {FILE} cannot be removed: {error}");
-    }
-}
-
-fn write_file(document: &str) -> bool {
-    let written = fs::write(NEW_FILE, document).and_then(|()| fs::rename(NEW_FILE, FILE));
-    if let Err(error) = &written {
-        pgrx::log!("pg_redis_cache: {FILE} cannot be written: {error}");
-    }
-    written.is_ok()
-}
-
 /// 128 random bits, in hexadecimal digits.
 fn nonce() -> Option<String> {
     let mut bytes = [0u8; 16];
@@ -219,14 +163,32 @@ pub fn key() -> Vec<u8> {
     own_key("marker")
 }
 
-impl Worker {
-    /// The first server is reached, and has this marker: the purges that are due since shared memory was made count
-    /// as done if what it holds is known to be right.
-    pub(super) fn settle_past(&mut self, server: &Server, marker: Option<&[u8]>) {
+impl Destination {
+    /// What comes is dropped from now on, because nobody knows where the server is: its marker, which does not tell of
+    /// that, is not to be believed once it is back. The purges stay due.
+    pub(super) fn disbelieve(&mut self) {
         let Some(claim) = self.past.take() else { return };
-        let known = claim
-            .past
-            .check_redis(marker, &server.run_id, &server.replication_id);
+        for (mapping, _) in claim.epochs {
+            self.shared.stats(mapping).purge_wanted(Reason::Start);
+        }
+        let text = "what was cached is purged when it is back: it left the list";
+        pgrx::log!("pg_redis_cache: {}", self.said(text));
+    }
+}
+
+impl Worker {
+    /// A destination is reached for the first time, and has this marker: the purges that are due since shared memory was made count
+    /// as done if what it holds is known to be right.
+    pub(super) fn settle_past(&mut self, at: usize, server: &Server, marker: Option<&[u8]>) {
+        let Some(claim) = self.destinations[at].past.take() else {
+            return;
+        };
+        let now = PastServer {
+            name: self.destinations[at].name.clone(),
+            run_id: server.run_id.clone(),
+            replication_id: server.replication_id.clone(),
+        };
+        let known = claim.past.check_redis(marker, &now);
         for (mapping, epoch) in claim.epochs {
             if known.is_ok() {
                 self.shared.gates().purged(mapping, epoch);
@@ -234,22 +196,53 @@ impl Worker {
                 self.shared.stats(mapping).purge_wanted(Reason::Start);
             }
         }
-        match known {
-            Ok(()) => pgrx::log!("pg_redis_cache: what was cached when the server stopped is kept"),
-            Err(unknown) => pgrx::log!("pg_redis_cache: what was cached is purged: {unknown}"),
+        let text = match known {
+            Ok(()) => "what was cached when the server stopped is kept".to_owned(),
+            Err(unknown) => format!("what was cached is purged: {unknown}"),
+        };
+        pgrx::log!("pg_redis_cache: {}", self.destinations[at].said(&text));
+    }
+
+    /// Each server that the document names may have kept what it held, once it is reached.
+    pub(super) fn distribute(&mut self, claim: Option<Claim>) {
+        let Some(claim) = claim else { return };
+        let shared = self.shared;
+        for (at, destination) in self.destinations.iter_mut().enumerate() {
+            let named = |server: &PastServer| server.name == destination.name;
+            if claim.past.servers.iter().any(named) {
+                let mut part = claim.clone();
+                part.epochs
+                    .retain(|(mapping, _)| shared.server_of(*mapping) == at);
+                destination.past = Some(part);
+            }
         }
     }
 
-    /// Writes what is still in the ring. Returns the next transaction id if the server is at rest then.
-    pub(super) fn drain(&mut self, deadline: Instant) -> Option<u64> {
+    /// Writes what is still in the ring. Returns which servers have everything, if PostgreSQL is at rest then. Who is
+    /// away is not waited for while another is there, nor is a purge for longer than [`FOR_OTHERS`]; and who is merely
+    /// slow leaves the others the time for their markers.
+    pub(super) fn drain(&mut self, deadline: Instant) -> Option<Rest> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let last_call = deadline - FOR_MARKERS.min(left / 4);
         let mut drained_at = None;
-        while self.connected && !self.engine_ended && Instant::now() < deadline {
-            if self.feed.is_drained(self.shared) {
-                if let Some(next_xid) = self.at_rest() {
-                    return Some(next_xid);
-                }
-                if drained_at.get_or_insert_with(Instant::now).elapsed() >= FOR_OTHERS {
-                    return None;
+        while !self.engine_ended {
+            let there = |at: &usize| self.destinations[*at].connected;
+            if !(0..self.destinations.len()).any(|at| there(&at)) {
+                return None;
+            }
+            let reached: Vec<usize> = (0..self.destinations.len())
+                .filter(|at| there(at) && !self.destinations[*at].is_away())
+                .collect();
+            if Instant::now() >= last_call {
+                return self.at_rest(&reached);
+            }
+            if !reached.is_empty() && reached.iter().all(|at| self.has_gone_through_all(*at)) {
+                let rest = self.at_rest(&reached);
+                let drained_at = drained_at.get_or_insert_with(Instant::now);
+                if rest.as_ref().is_some_and(|rest| rest.servers == reached)
+                    || drained_at.elapsed() >= FOR_OTHERS
+                {
+                    return rest;
                 }
             }
             if !self.work() {
@@ -259,83 +252,117 @@ impl Worker {
         None
     }
 
-    /// The next transaction id, if every transaction with a lower one has ended, and Redis has what it changed. Who
-    /// gets that id or a later one, as a walsender may, moves the one that the shutdown checkpoint writes.
-    fn at_rest(&self) -> Option<u64> {
+    /// Whether a server has acknowledged everything that is in the ring. One that has been given up, and is not purged
+    /// yet, still lacks what was dropped.
+    fn has_gone_through_all(&self, at: usize) -> bool {
+        let head = self.shared.ring().head();
+        self.feed.position == head && self.destinations[at].on_its_way.gone_through(head) == head
+    }
+
+    /// The next transaction id, if every transaction with a lower one has ended, and the servers that have what it
+    /// changed. Who gets that id or a later one, as a walsender may, moves the one that the shutdown checkpoint writes.
+    fn at_rest(&self, reached: &[usize]) -> Option<Rest> {
         let next_xid = xact::next_xid();
         // SAFETY: takes and releases XidGenLock and ProcArrayLock. Prepared transactions count as active.
         let oldest = unsafe { pg_sys::GetOldestActiveTransactionId() };
         // In this order: who is no longer active counts as committing until it has appended.
-        let at_rest = self.past.is_none()
-            && self.again.is_empty()
-            && oldest.into_inner() == next_xid as u32
-            && self.shared.commits().idle()
-            && self.feed.is_drained(self.shared)
-            && self.is_purged();
-        at_rest.then_some(next_xid)
+        if oldest.into_inner() != next_xid as u32 || !self.shared.commits().idle() {
+            return None;
+        }
+        let has_everything = |at: &usize| {
+            let destination = &self.destinations[*at];
+            destination.past.is_none()
+                && destination.again.is_empty()
+                && self.is_drained(*at)
+                && self.is_purged(*at)
+        };
+        let servers: Vec<usize> = reached.iter().copied().filter(has_everything).collect();
+        (!servers.is_empty()).then_some(Rest { next_xid, servers })
     }
 
-    fn is_purged(&self) -> bool {
-        self.shared.occupied().all(|mapping| {
-            self.shared.gates().purge_due(mapping).is_none() || !self.shared.has_kinds(mapping)
-        })
+    /// Whether a server has everything that is in the ring.
+    fn is_drained(&self, at: usize) -> bool {
+        let destination = &self.destinations[at];
+        let head = self.shared.ring().head();
+        self.feed.position == head && destination.position(head) == head
     }
 
-    /// Writes the document to both places. Returns whether both have it.
-    pub(super) fn leave_marker(&mut self, next_xid: u64, deadline: Instant) -> bool {
-        let Some(document) = self.document(next_xid) else {
+    fn is_purged(&self, at: usize) -> bool {
+        let shared = self.shared;
+        let mut there = shared
+            .occupied()
+            .filter(|mapping| shared.server_of(*mapping) == at);
+        there.all(|mapping| shared.gates().purge_due(mapping).is_none() || !shared.has_kinds(mapping))
+    }
+
+    /// Writes the document to the data directory and to each of the servers. Returns whether one of these has it.
+    pub(super) fn leave_markers(&mut self, rest: &Rest, deadline: Instant) -> bool {
+        let Some(past) = self.past_of(rest) else {
             return false;
         };
-        if !write_file(&document) {
+        if !file::write(&past.to_document()) {
             return false;
         }
-        let note = Note {
-            ticket: heartbeat::next_ticket(&mut self.tickets),
-            key: key(),
-            value: Some(document.into_bytes()),
-            expiry: Expiry::Never,
-        };
-        let stored = self.note_and_wait(note, deadline);
+        let mut stored = false;
+        for at in &rest.servers {
+            let Some(server) = self.destinations[*at].server.clone() else {
+                continue;
+            };
+            let note = Note {
+                ticket: heartbeat::next_ticket(&mut self.tickets),
+                server,
+                key: key(),
+                value: Some(past.to_marker(&self.destinations[*at].name).into_bytes()),
+                expiry: Expiry::Never,
+            };
+            stored |= self.note_and_wait(*at, note, deadline);
+        }
         if !stored {
-            remove_file();
+            file::remove();
         }
         stored
     }
 
-    /// After the engine has ended: the marker does not hold if it had something to report since.
-    pub(super) fn withdraw_if_lost(&self) {
-        if !self.is_purged() {
-            remove_file();
+    /// After the engines have ended: the markers do not hold if one had something to report since.
+    pub(super) fn withdraw_if_lost(&self, rest: &Rest) {
+        if !rest.servers.iter().all(|at| self.is_purged(*at)) {
+            file::remove();
         }
     }
 
-    fn document(&self, next_xid: u64) -> Option<String> {
-        let server = self.server.as_ref()?;
-        let active = |mapping: &u16| self.shared.state(*mapping) == MappingState::Active;
-        let described = |mapping: u16| {
-            Some(PastMapping {
-                fingerprint: self.shared.fingerprint(mapping),
-                relation: self.shared.relation(mapping),
-                kinds: self.shared.kinds(mapping)?,
-                template: self.shared.template(mapping)?.to_string(),
+    fn past_of(&self, rest: &Rest) -> Option<Past> {
+        let shared = self.shared;
+        let server = |at: &usize| {
+            let destination = &self.destinations[*at];
+            let server = destination.server.as_ref()?;
+            Some(PastServer {
+                name: destination.name.clone(),
+                run_id: server.run_id.clone(),
+                replication_id: server.replication_id.clone(),
             })
         };
-        let past = Past {
-            versions: versions(),
+        let is_meant = |mapping: &u16| {
+            shared.state(*mapping) == MappingState::Active
+                && rest.servers.contains(&shared.server_of(*mapping))
+        };
+        let described = |mapping: u16| {
+            Some(PastMapping {
+                fingerprint: shared.fingerprint(mapping),
+                relation: shared.relation(mapping),
+                kinds: shared.kinds(mapping)?,
+                template: shared.template(mapping)?.to_string(),
+                server: shared.server_name(shared.server_of(mapping)),
+            })
+        };
+        Some(Past {
+            versions: file::versions(),
             // SAFETY: plain reads; recovery has finished.
             system_identifier: unsafe { pg_sys::GetSystemIdentifier() },
             timeline: unsafe { pg_sys::GetWALInsertionTimeLine() },
-            next_xid,
-            run_id: server.run_id.clone(),
-            replication_id: server.replication_id.clone(),
+            next_xid: rest.next_xid,
             nonce: nonce()?,
-            mappings: self
-                .shared
-                .occupied()
-                .filter(active)
-                .filter_map(described)
-                .collect(),
-        };
-        Some(past.to_document())
+            servers: rest.servers.iter().filter_map(server).collect(),
+            mappings: shared.occupied().filter(is_meant).filter_map(described).collect(),
+        })
     }
 }

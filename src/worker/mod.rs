@@ -7,37 +7,43 @@
 //! The ring's tail moves only when Redis has acknowledged, so that a worker that is started again sends again
 //! what was in flight. There is no worker on a standby, and none before recovery has finished.
 mod config;
+mod connections;
+mod destination;
 mod events;
 mod feed;
 mod heartbeat;
 mod link;
 mod marker;
+mod on_its_way;
 mod purges;
 mod register;
 mod resolver;
 mod trouble;
 
 use std::{
-    collections::{HashMap, HashSet},
+    cell::Cell,
+    collections::HashMap,
     ffi::{CStr, c_char},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use pg_redis_cache_core::{
     coherence::Reason,
-    config::Mapping,
-    redis::{EngineHandle, Event, Expiry, Request, Server, Ticket},
+    config::{MAX_SERVERS, Mapping},
+    redis::{Expiry, Ticket, new_instance},
     ring::pace::Pace,
 };
 use pgrx::{pg_guard, pg_sys};
 
+use destination::Destination;
 pub use link::configured_address;
 
 use crate::{compat, gucs, shared::Shared, xact};
 
 /// The longest sleep: settings and clocks are looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long a stop goes on writing to servers that are away, where others are there.
+const FOR_THE_AWAY: Duration = Duration::from_secs(1);
 /// How often settings of the connection that cannot be used are tried again.
 const RETRY_SETTINGS: Duration = Duration::from_secs(1);
 
@@ -79,35 +85,28 @@ struct Written {
 struct Worker {
     shared: Shared,
     wait_set: link::WaitSet,
-    engine: Option<EngineHandle>,
-    settings: link::Target,
-    /// When the settings of the connection were looked at last.
-    looked_at_settings: Instant,
+    /// Where mappings are written to, by the servers' numbers in shared memory.
+    destinations: Vec<Destination>,
+    /// What is wrong with the list of servers, as it was told last.
+    list_problems: Vec<String>,
     written: HashMap<u16, Written>,
     feed: feed::Feed,
     purges: purges::Purges,
     register: register::Register,
     /// When this process began.
     since: Instant,
-    /// When mappings are lost once more (`None`: all of them), see `lose_again_later`.
-    again: Vec<(Instant, Option<u16>)>,
     resolvers: resolver::Resolvers,
-    connected: bool,
-    /// The server that was reached last.
-    server: Option<Arc<Server>>,
-    /// What this start may know of the past, until Redis is reached (rule 8). No purge is sent meanwhile.
-    past: Option<marker::Claim>,
-    heartbeat: heartbeat::Heartbeat,
+    /// What tells this worker's engines from those of an earlier one (rule 5).
+    instance: String,
     /// The last ticket of a note.
     tickets: Ticket,
-    /// The note that was answered last, and whether Redis has done it.
-    noted: Option<(Ticket, bool)>,
-    troubles: trouble::Troubles,
-    /// Mappings whose losses have been logged, until something of theirs is stored again.
-    lossy: HashSet<u16>,
+    /// That the view has no room for every connection has been logged.
+    connections_left_out: bool,
     pace: Pace,
-    /// The engine has ended on its own: nothing can be written any more.
+    /// An engine has ended on its own: nothing can be written any more.
     engine_ended: bool,
+    /// How often it was found that what Redis holds is not known to be right.
+    losses: Cell<u64>,
 }
 
 /// The entry point of the process.
@@ -131,26 +130,22 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
     let mut worker = Worker {
         shared,
         wait_set: link::WaitSet::new(),
-        engine: None,
-        settings: link::Target::default(),
-        looked_at_settings: Instant::now(),
+        destinations: (0..MAX_SERVERS)
+            .map(|number| Destination::new(shared, number))
+            .collect(),
+        list_problems: Vec::new(),
         written: HashMap::new(),
         feed: feed::Feed::new(shared),
         purges: purges::Purges::default(),
         register: register::Register::default(),
         since: Instant::now(),
-        again: Vec::new(),
         resolvers: resolver::Resolvers::default(),
-        connected: false,
-        server: None,
-        past: None,
-        heartbeat: heartbeat::Heartbeat::default(),
+        instance: new_instance(),
         tickets: 0,
-        noted: None,
-        troubles: trouble::Troubles::default(),
-        lossy: HashSet::new(),
+        connections_left_out: false,
         pace: Pace::new(Instant::now()),
         engine_ended: false,
+        losses: Cell::new(0),
     };
     worker.begin();
     worker.run();
@@ -165,20 +160,22 @@ pub extern "C-unwind" fn pg_redis_cache_worker_main(_argument: pg_sys::Datum) {
 impl Worker {
     /// Rule 8: what happened before is unknown, and everything is purged, unless the marker may tell.
     fn begin(&mut self) {
-        self.past = marker::claim(self.shared);
-        marker::remove_file();
-        if self.past.is_none() {
+        let past = marker::claim(self.shared);
+        marker::file::remove();
+        if past.is_none() {
             let first = self.shared.generation() == 0;
             if first {
                 self.shared.ring().reset();
                 self.feed = feed::Feed::new(self.shared);
             } else {
                 self.lose_everything(Reason::Start);
+                self.remember_given_up();
             }
         }
+        self.distribute(past);
         self.apply_list();
         self.resolvers.want_all();
-        self.connect();
+        self.connect_all();
     }
 
     fn run(&mut self) {
@@ -200,13 +197,16 @@ impl Worker {
     fn work(&mut self) -> bool {
         let events = self.take_events();
         self.keep_register();
-        let fed = self.feed_engine();
+        let fed = self.feed_engines();
         self.start_purges();
         self.start_resolvers();
-        self.beat();
-        if self.has_bad_settings() && self.looked_at_settings.elapsed() >= RETRY_SETTINGS {
-            // A password_file may come to be without any reload.
-            self.connect();
+        for at in 0..self.destinations.len() {
+            self.beat(at);
+            let destination = &self.destinations[at];
+            if destination.has_bad_settings() && destination.looked_at_settings.elapsed() >= RETRY_SETTINGS {
+                // A password_file may come to be without any reload.
+                self.connect(at);
+            }
         }
         events || fed
     }
@@ -214,7 +214,7 @@ impl Worker {
     fn sleep(&mut self) {
         self.shared.worker_sleeps(true);
         // Without an engine the ring has to wait.
-        if self.engine.is_none() || !self.feed.can_take(self.shared) {
+        if !self.can_feed() {
             self.wait_set
                 .wait(LONGEST_SLEEP.min(self.purges.next_due()).min(self.resolver_due()));
         }
@@ -232,7 +232,8 @@ impl Worker {
         }
         self.apply_list();
         self.resolvers.want_all();
-        self.connect();
+        self.connect_all();
+        self.tune_all();
     }
 
     /// Writes what is still in the ring, within `shutdown_timeout`, leaves the marker if rule 8 allows, and ends the
@@ -240,33 +241,48 @@ impl Worker {
     fn stop(&mut self) {
         let deadline = Instant::now() + gucs::shutdown_timeout();
         let rest = self.drain(deadline);
-        self.end_heartbeat(deadline);
-        let marked = rest.is_some_and(|next_xid| self.leave_marker(next_xid, deadline));
-        let Some(engine) = self.engine.take() else { return };
-        engine.send(Request::Shutdown {
-            within: deadline.saturating_duration_since(Instant::now()),
-        });
-        while !engine.is_finished() {
-            match engine.try_recv() {
-                Some(Event::Stopped { .. }) => break,
-                Some(event) => self.handle(event),
-                None => self.wait_set.wait(Duration::from_millis(10)),
-            }
+        // Who is away has its turn when the others have their markers; it is purged at the next start whatever it takes
+        // until then, so nobody waits long for it, unless there is no other.
+        let (away, there): (Vec<usize>, Vec<usize>) =
+            (0..self.destinations.len()).partition(|at| self.destinations[*at].is_away());
+        for at in &there {
+            self.end_heartbeat(*at, deadline);
         }
-        if let Err(error) = engine.join() {
-            pgrx::log!("pg_redis_cache: {error}");
+        let rest = rest.filter(|rest| self.leave_markers(rest, deadline));
+        for at in &there {
+            self.stop_engine(*at, deadline);
         }
-        if marked {
-            self.withdraw_if_lost();
+        let is_used = |at: &usize| self.destinations[*at].is_used;
+        let soon = if there.iter().any(is_used) {
+            deadline.min(Instant::now() + FOR_THE_AWAY)
+        } else {
+            deadline
+        };
+        for at in away {
+            self.end_heartbeat(at, soon);
+            self.stop_engine(at, soon);
+        }
+        if let Some(rest) = rest {
+            self.withdraw_if_lost(&rest);
         }
     }
 
     /// Rules 6 and 8: nothing is known of any key.
     fn lose_everything(&self, reason: Reason) {
+        (0..MAX_SERVERS).for_each(|at| self.lose_server(at, reason));
+    }
+
+    /// Rules 6 and 8: nothing is known of what a server holds.
+    fn lose_server(&self, at: usize, reason: Reason) {
+        self.losses.update(|losses| losses + 1);
+        let shared = self.shared;
         let last = xact::next_xid().saturating_sub(1);
-        let _held = self.shared.lock_ring();
-        for mapping in self.shared.occupied() {
-            self.shared.lose_locked(mapping, last, reason);
+        let _held = shared.lock_ring();
+        for mapping in shared
+            .occupied()
+            .filter(|mapping| shared.server_of(*mapping) == at)
+        {
+            shared.lose_locked(mapping, last, reason);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rule 7: a purge is a barrier.
 //!
 //! It reads the mapping's epoch, waits until everything that was in the ring at that moment has gone through
-//! the lanes, has the engine scan and delete the keys, and then stores the epoch that it had read. Purges asked
+//! the lanes of the mapping's server, has the engine scan and delete the keys, and then stores the epoch that it had read. Purges asked
 //! for meanwhile are thereby merged into one more.
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ pub struct Asker {
 }
 
 enum Stage {
-    /// Waits until the ring's tail has come to the position.
+    /// Waits until the mapping's server has had everything up to the position.
     Barrier { epoch: u64, position: u64 },
     Running {
         since: Instant,
@@ -90,21 +90,33 @@ impl Worker {
     /// Brings every purge that is due one step further.
     pub(super) fn start_purges(&mut self) {
         self.lose_again();
-        if self.past.is_some() {
-            return; // which of them are needed is found out when Redis is reached
-        }
         for mapping in self.shared.occupied() {
+            if !self.may_purge(mapping) {
+                continue;
+            }
             let state = self.purges.0.entry(mapping).or_default();
             match state.stage {
                 Some(Stage::Running { .. }) => {}
                 Some(Stage::Barrier { epoch, position }) => {
-                    if self.shared.ring().tail() >= position {
+                    if self.has_gone_through(mapping, position) {
                         self.send_purge(mapping, epoch);
                     }
                 }
                 None => self.begin_purge(mapping),
             }
         }
+    }
+
+    /// Not while it is not known which purges are needed, because the server has not been reached yet, nor while what
+    /// comes for it is dropped: that is to be purged, too.
+    fn may_purge(&self, mapping: u16) -> bool {
+        let destination = &self.destinations[self.shared.server_of(mapping)];
+        destination.past.is_none() && !destination.on_its_way.is_given_up()
+    }
+
+    fn has_gone_through(&self, mapping: u16, position: u64) -> bool {
+        let on_its_way = &self.destinations[self.shared.server_of(mapping)].on_its_way;
+        on_its_way.gone_through(self.feed.position) >= position
     }
 
     fn begin_purge(&mut self, mapping: u16) {
@@ -137,7 +149,7 @@ impl Worker {
             epoch,
             position: shared.ring().head(),
         });
-        if shared.ring().used() == 0 {
+        if self.has_gone_through(mapping, shared.ring().head()) {
             self.send_purge(mapping, epoch);
         }
     }
@@ -147,9 +159,11 @@ impl Worker {
             let _held = self.shared.lock_ring();
             self.shared.past_kinds_locked(mapping)
         };
-        let (Some(engine), Some((kinds, kind_changes)), Some(template)) =
-            (&self.engine, past_kinds, self.shared.template(mapping))
-        else {
+        let (Some(engine), Some((kinds, kind_changes)), Some(template)) = (
+            &self.destinations[self.shared.server_of(mapping)].engine,
+            past_kinds,
+            self.shared.template(mapping),
+        ) else {
             return;
         };
         let glob = template.glob();
@@ -216,6 +230,7 @@ impl Worker {
         // A mapping may have been waiting for a place; those of the past come first.
         register::restore_rest(self.shared);
         self.apply_list();
+        self.connect_all();
     }
 
     /// Answers a backend that waits.
@@ -227,24 +242,31 @@ impl Worker {
 
     /// A client may still run what it was sent, and could not be killed: what is purged now is purged once more when
     /// Redis has had the time that it has to answer anything.
-    pub(super) fn lose_again_later(&mut self, mapping: Option<u16>) {
-        self.again.retain(|(_, other)| *other != mapping);
-        self.again
-            .push((Instant::now() + gucs::command_timeout(), mapping));
+    pub(super) fn lose_again_later(&mut self, at: usize, mapping: Option<u16>) {
+        let again = &mut self.destinations[at].again;
+        again.retain(|(_, other)| *other != mapping);
+        again.push((Instant::now() + gucs::command_timeout(), mapping));
     }
 
     fn lose_again(&mut self) {
         let now = Instant::now();
-        while let Some(due) = self.again.iter().position(|(due, _)| *due <= now) {
-            match self.again.swap_remove(due).1 {
-                Some(mapping) => self.lose(mapping, Reason::Connection),
-                None => self.lose_everything(Reason::Connection),
+        for at in 0..self.destinations.len() {
+            while let Some(due) = self.destinations[at]
+                .again
+                .iter()
+                .position(|(due, _)| *due <= now)
+            {
+                match self.destinations[at].again.swap_remove(due).1 {
+                    Some(mapping) => self.lose(mapping, Reason::Connection),
+                    None => self.lose_server(at, Reason::Connection),
+                }
             }
         }
     }
 
     /// Rule 6, worker's side: the keys of a mapping are no longer known to be right.
     pub(super) fn lose(&self, mapping: u16, reason: Reason) {
+        self.losses.update(|losses| losses + 1);
         let last = xact::next_xid().saturating_sub(1);
         let _held = self.shared.lock_ring();
         self.shared.lose_locked(mapping, last, reason);

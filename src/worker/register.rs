@@ -96,7 +96,9 @@ fn place(shared: Shared, mapping: &PastMapping, is_listed: bool) -> bool {
     let Some(place) = shared.free_place() else {
         return false;
     };
-    shared.occupy_locked(place, mapping.fingerprint, &mapping.template);
+    if !shared.occupy_locked(place, mapping.fingerprint, &mapping.template, &mapping.server) {
+        return false;
+    }
     shared.set_kinds_locked(place, &mapping.kinds);
     // Without a fingerprint nobody can fill, so that the floor is of no interest yet.
     shared.gates().define_locked(place, NO_FINGERPRINT, 0);
@@ -177,6 +179,7 @@ impl Worker {
                 relation: shared.relation(mapping),
                 kinds: shared.past_kinds_locked(mapping)?.0,
                 template: shared.template(mapping)?.to_string(),
+                server: shared.server_name(shared.server_of(mapping)),
             })
         };
         let placeless = placeless_lock();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use pg_redis_cache_core::redis::{Episode, Fault};
 use pgrx::pg_sys;
 
-use super::Worker;
+use super::destination::Destination;
 use crate::shared::StatusText;
 
 /// The trouble that there is.
@@ -21,12 +21,12 @@ pub struct Troubles {
     full: Episode,
 }
 
-impl Worker {
+impl Destination {
     /// The settings of the connection cannot be used.
     pub(super) fn settings_in_trouble(&mut self, problem: String) {
         self.note_error(&problem);
         if self.troubles.settings.as_ref() != Some(&problem) {
-            pgrx::log!("pg_redis_cache: {problem}");
+            pgrx::log!("pg_redis_cache: {}", self.said(&problem));
         }
         self.troubles.settings = Some(problem);
     }
@@ -39,7 +39,10 @@ impl Worker {
     /// The settings of the connection can be used.
     pub(super) fn settings_in_order(&mut self) {
         if self.troubles.settings.take().is_some() {
-            pgrx::log!("pg_redis_cache: the settings of the connection can be used again");
+            pgrx::log!(
+                "pg_redis_cache: {}",
+                self.said("the settings of the connection can be used again")
+            );
         }
     }
 
@@ -47,7 +50,7 @@ impl Worker {
     pub(super) fn connection_in_trouble(&mut self, fault: &Fault) {
         self.note_error(&fault.to_string());
         if !std::mem::replace(&mut self.troubles.connection, true) {
-            pgrx::log!("pg_redis_cache: {fault}");
+            pgrx::log!("pg_redis_cache: {}", self.said(&fault.to_string()));
         }
     }
 
@@ -60,7 +63,7 @@ impl Worker {
     pub(super) fn refuses_writes(&mut self, fault: &Fault) {
         self.note_error(&fault.to_string());
         if !std::mem::replace(&mut self.troubles.refusing, true) {
-            pgrx::log!("pg_redis_cache: {fault}");
+            pgrx::log!("pg_redis_cache: {}", self.said(&fault.to_string()));
         }
     }
 
@@ -68,27 +71,30 @@ impl Worker {
     pub(super) fn has_no_memory(&mut self, fault: &Fault) {
         self.note_error(&fault.to_string());
         if self.troubles.full.happened(Instant::now()) {
-            pgrx::log!("pg_redis_cache: {fault}; keys that cannot be written are deleted");
+            let text = format!("{fault}; keys that cannot be written are deleted");
+            pgrx::log!("pg_redis_cache: {}", self.said(&text));
         }
     }
 
     /// Redis has acknowledged something; with `stored`, a row that it now holds.
     pub(super) fn takes_writes(&mut self, stored: bool) {
         if std::mem::take(&mut self.troubles.refusing) {
-            pgrx::log!("pg_redis_cache: Redis takes writes again");
+            pgrx::log!("pg_redis_cache: {}", self.said("Redis takes writes again"));
         }
         if stored && self.troubles.full.is_over(Instant::now()) {
-            pgrx::log!("pg_redis_cache: Redis has memory for writes again");
+            pgrx::log!(
+                "pg_redis_cache: {}",
+                self.said("Redis has memory for writes again")
+            );
         }
     }
 
-    /// Shows an error in `status`.
+    /// Shows an error in `servers`, and in `status` if it is about the server that this shows.
     pub(super) fn note_error(&self, error: &str) {
         // SAFETY: reads the clock.
         let now = unsafe { pg_sys::GetCurrentTimestamp() };
-        self.shared.set_status_text(StatusText::LastError, error);
-        self.shared
-            .control()
+        self.show_text(StatusText::LastError, error);
+        self.shown()
             .last_error_at
             .store(now, std::sync::atomic::Ordering::Relaxed);
     }

@@ -11,6 +11,8 @@ use crate::{compat, shared::Shared};
 pub struct Appended {
     /// The position behind its last entry, `None` if it has none.
     pub end: Option<u64>,
+    /// The mappings that it changed.
+    pub touched: MappingSet,
     /// The mappings that are purged for it.
     pub purges: MappingSet,
 }
@@ -29,6 +31,7 @@ pub fn append(shared: Shared, sealed: &mut Sealed, xid: u64) -> Appended {
     shared.wake_worker(!sealed.purges().is_empty());
     Appended {
         end,
+        touched: *sealed.touched(),
         purges: *sealed.purges(),
     }
 }

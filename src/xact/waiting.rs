@@ -6,7 +6,10 @@ use pgrx::pg_sys;
 use pg_redis_cache_core::coherence::{MAX_MAPPINGS, MappingSet};
 
 use super::append::Appended;
-use crate::{compat, gucs, shared::Shared};
+use crate::{
+    compat, gucs,
+    shared::{ServerSet, Shared},
+};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +19,16 @@ pub enum Waited {
     Interrupted,
 }
 
-/// Waits until everything before `position` has been acknowledged.
+/// Waits until these servers have everything before `position`.
 ///
 /// In COMMIT interrupts are held: a cancel or a termination ends the wait there, and is acted upon afterwards.
 /// Elsewhere it is raised here.
-pub fn wait_for(shared: Shared, position: u64, timeout: Duration) -> Waited {
+pub fn wait_for(shared: Shared, position: u64, servers: ServerSet, timeout: Duration) -> Waited {
     wait_until(
         shared,
         timeout,
-        |shared| shared.ring().tail() >= position,
-        Some(position),
+        |shared| shared.has_reached(position, servers),
+        Some((position, servers)),
     )
 }
 
@@ -34,7 +37,7 @@ pub fn wait_until(
     shared: Shared,
     timeout: Duration,
     done: impl Fn(Shared) -> bool,
-    position: Option<u64>,
+    position: Option<(u64, ServerSet)>,
 ) -> Waited {
     let deadline = Instant::now() + timeout;
     super::note_wait();
@@ -43,7 +46,8 @@ pub fn wait_until(
         backend: compat::backend_number(),
     };
     loop {
-        shared.set_waiter(waiter.backend, position.unwrap_or(u64::MAX));
+        let (until, servers) = position.unwrap_or((u64::MAX, ServerSet::NONE));
+        shared.set_waiter(waiter.backend, until, servers);
         if done(shared) {
             return Waited::Done;
         }
@@ -124,9 +128,10 @@ pub fn wait_for_purges(shared: Shared, mappings: &MappingSet, timeout: Duration)
 pub fn wait_for_commit(shared: Shared, appended: &Appended) {
     let timeout = gucs::synchronous_timeout();
     let started = Instant::now();
+    let servers = ServerSet::of(shared, &appended.touched);
     let mut waited = appended
         .end
-        .map_or(Waited::Done, |end| wait_for(shared, end, timeout));
+        .map_or(Waited::Done, |end| wait_for(shared, end, servers, timeout));
     if waited == Waited::Done && !appended.purges.is_empty() {
         waited = wait_for_purges(
             shared,

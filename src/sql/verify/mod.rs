@@ -4,9 +4,9 @@
 //! again, because a commit may be on its way. A difference is reported only if it is **certain**:
 //!
 //! 1. the slot's version and the mapping's epoch are noted, and the row is read under a new snapshot;
-//! 2. all that was committed until then gets into Redis ([`queue::caught_up`]);
+//! 2. all that was committed until then of this mapping gets into Redis ([`queue::caught_up`]);
 //! 3. Redis is read, and then the row under another new snapshot;
-//! 4. all that was committed until then is taken off the ring, too;
+//! 4. all that was committed until then of this mapping is taken off the ring, too;
 //! 5. the row is the same in both snapshots, version and epoch have not moved, and Redis still differs.
 //!
 //! Between 2 and 3 Redis may hold the row as of any moment since 1, and it was the same row all the time: a change
@@ -137,7 +137,7 @@ impl Verification {
         let _settings = Settings::set();
         let progress = Progress::begin(shared, target.mapping.index, Phase::Counting);
         let lookup = Lookup::new(&target);
-        let mut redis = Connection::open();
+        let mut redis = Connection::open(target.mapping.definition.effective_server());
         let candidates = Candidates::new(shared, &target.mapping, &mut redis, sample);
         progress.phase(Phase::Comparing);
         Self {
@@ -283,7 +283,7 @@ impl Verification {
     }
 
     fn catch_up(&self) {
-        if !queue::caught_up(self.shared, PATIENCE) {
+        if !queue::caught_up(self.shared, Some(self.target.mapping.index), PATIENCE) {
             raise(
                 PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
                 "Redis does not get what is committed",
