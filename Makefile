@@ -47,7 +47,7 @@ pg-regress: ## PostgreSQL's own tests with every table tapped, compared with a r
 	@scripts/setup build servers pg-regress
 	@scripts/pg-regress
 
-chaos: ## faults at random for CHAOS_SECONDS (600), judged after each; writes docs/CHAOS.md
+chaos: ## faults at random, on one Redis, behind sentinels and on a cluster, for CHAOS_SECONDS (600) each; writes docs/CHAOS.md
 	@scripts/setup build servers
 	@scripts/chaos
 

@@ -1,7 +1,5 @@
 //! Certificates made for one test.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -10,7 +8,6 @@ use rcgen::{
 };
 
 use crate::folder::Folder;
-use crate::process::server_user;
 
 /// Until when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +85,6 @@ impl Authority {
 
     /// Makes a file in its folder, of the servers' user.
     pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
-        let path = self.folder.path().join(name);
-        fs::write(&path, text).expect("the folder takes a file");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is our file");
-        if let Some(user) = server_user() {
-            chown(&path, Some(user.uid), Some(user.gid)).expect("root may give a file away");
-        }
-        path
+        self.folder.write(name, text, mode)
     }
 }

@@ -1,7 +1,7 @@
 //! Temporary folders that are gone when the test is, however it ends.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +10,8 @@ use crate::process::server_user;
 
 const PREFIX: &str = "prc-";
 const LOCK: &str = "lock";
+/// What the file is called until it is locked: who sweeps takes a lock that is free for an abandoned one.
+const UNLOCKED: &str = "unlocked";
 /// A unix socket's path has at most 107 bytes, and PostgreSQL adds `/.s.PGSQL.5432`.
 const MAX_BASE: usize = 70;
 
@@ -41,12 +43,27 @@ impl Folder {
     }
 
     fn claim(path: PathBuf) -> Folder {
-        let lock = File::create(path.join(LOCK)).expect("a new folder takes a file");
+        let lock = File::create(path.join(UNLOCKED)).expect("a new folder takes a file");
         lock.lock().expect("a new file can be locked");
+        fs::rename(path.join(UNLOCKED), path.join(LOCK)).expect("a new file can be renamed");
         if let Some(user) = server_user() {
             chown(&path, Some(user.uid), Some(user.gid)).expect("root may give a folder away");
         }
         Folder { path, _lock: lock }
+    }
+
+    /// Makes a file that belongs to the user that servers run as, with this mode.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.path.join(name);
+        fs::write(&path, text).expect("the folder takes a file");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is our file");
+        if let Some(user) = server_user() {
+            chown(&path, Some(user.uid), Some(user.gid)).expect("root may give a file away");
+        }
+        path
     }
 
     /// Where it is.
@@ -110,4 +127,9 @@ fn remove(folder: &Path) {
         }
     }
     let _ = fs::remove_dir_all(folder);
+}
+
+/// A path as settings take it.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

@@ -38,7 +38,8 @@ pub fn repository() -> &'static Path {
 pub fn installation() -> &'static Installation {
     static FOUND: OnceLock<Installation> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let bindir = std::env::var_os("PG_REDIS_CACHE_BINDIR").map_or_else(stage, PathBuf::from);
+        let named = std::env::var_os("PG_REDIS_CACHE_BINDIR").filter(|bindir| !bindir.is_empty());
+        let bindir = named.map_or_else(stage, PathBuf::from);
         let pg_config = |option: &str| output(Command::new(bindir.join("pg_config")).arg(option));
         let pkglibdir = PathBuf::from(pg_config("--pkglibdir"));
         let version = pg_config("--version");

@@ -22,8 +22,10 @@ mod port;
 mod process;
 mod proxy;
 mod rediscluster;
+mod redissentinel;
 mod redisserver;
 mod row_oracle;
+mod secure;
 mod topic;
 mod trial;
 mod version_oracle;
@@ -36,15 +38,17 @@ pub use memory::private_kilobytes;
 pub use pgserver::{Postgres, PostgresBuilder, Shutdown};
 pub use port::Port;
 pub use proxy::Proxy;
-pub use rediscluster::RedisCluster;
+pub use rediscluster::{RedisCluster, redis_cli};
+pub use redissentinel::RedisSentinel;
 pub use redisserver::{Redis, redis_version};
 pub use row_oracle::{Comparison, Difference, Format, RowOracle};
+pub use secure::Secure;
 pub use topic::{topic_environment, topic_world, topics};
 pub use trial::Trial;
 pub use version_oracle::{VersionOracle, Watched};
 pub use world::{World, WorldBuilder, literal};
 
-pub use folder::Folder;
+pub use folder::{Folder, shown};
 
 use std::time::{Duration, Instant};
 
@@ -52,13 +56,21 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// After `limit`, naming `what` was waited for.
-pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    match attempt(limit, probe) {
+        Some(found) => found,
+        None => panic!("waited {limit:?} in vain for {what}"),
+    }
+}
+
+/// Calls `probe` until it gives a value, every 5 ms; `None` after `limit`.
+pub fn attempt<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
-        if let Some(value) = probe() {
-            return value;
+        match probe() {
+            None if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(5)),
+            found => return found,
         }
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -25,7 +25,7 @@ use postgres::{Client, Config, Error, NoTls};
 
 use crate::row_oracle::RowOracle;
 use crate::world::{World, WorldBuilder};
-use crate::{Comparison, VersionOracle, eventually};
+use crate::{Comparison, Redis, RedisCluster, VersionOracle, eventually};
 
 /// Keys from 1 to this one always have a row.
 pub const STEADY: i32 = 24;
@@ -196,8 +196,39 @@ impl Load {
 
     /// Polls the keys whose versions tell what they are; of very many the first 300, so as to look often.
     pub fn watch(world: &World, shape: Shape) -> VersionOracle {
+        Load::watch_all([&world.redis], shape)
+    }
+
+    /// The same on a cluster.
+    pub fn watch_cluster(cluster: &RedisCluster, shape: Shape) -> VersionOracle {
+        Load::watch_all(&cluster.nodes, shape)
+    }
+
+    /// The same on these servers, of which the masters are asked.
+    pub fn watch_all<'a>(servers: impl IntoIterator<Item = &'a Redis>, shape: Shape) -> VersionOracle {
         let keys = (1..=shape.keys.min(300)).flat_map(|id| [format!("doc:{id}"), format!("gone:{id}")]);
-        VersionOracle::watch(&world.redis, keys)
+        VersionOracle::watch_all(servers, keys)
+    }
+
+    /// Compares every mapping of the database with its table; the keys are on a cluster.
+    ///
+    /// # Panics
+    /// If one differs.
+    pub fn assert_all_rows_in(world: &World, cluster: &RedisCluster) -> Vec<Comparison> {
+        world.wait();
+        let mut masters = cluster.masters();
+        let mut client = world.connect();
+        let oracles = RowOracle::of_database(&mut client);
+        assert!(!oracles.is_empty(), "no mapping is active");
+        let compare = |(_, oracle): &(String, RowOracle)| {
+            let comparison = oracle.compare_all(&mut client, &mut masters);
+            assert!(
+                comparison.differences.is_empty(),
+                "Redis is not in step: {comparison}"
+            );
+            comparison
+        };
+        oracles.iter().map(compare).collect()
     }
 
     /// Compares every mapping of the database with its table.

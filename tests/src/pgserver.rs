@@ -273,6 +273,9 @@ impl Postgres {
         let mut postmaster = self.postmaster.take().expect("the server is down");
         // A stopped postmaster starts no child while they are being counted.
         process::signal(postmaster.id(), libc::SIGSTOP);
+        eventually("the postmaster to stand still", LIMIT, || {
+            process::is_stopped(postmaster.id()).then_some(())
+        });
         let children = process::children(postmaster.id());
         process::signal(postmaster.id(), libc::SIGKILL);
         children

@@ -137,6 +137,16 @@ pub fn title(pid: u32) -> String {
 
 /// Whether the process exists and is not a zombie.
 pub fn is_running(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rfind(')').is_some_and(|end| !stat[end..].starts_with(") Z"))
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Whether SIGSTOP has reached the process: until then it may be in the middle of a fork.
+pub fn is_stopped(pid: u32) -> bool {
+    state(pid) == Some('T')
+}
+
+/// The third field of /proc/PID/stat.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }

@@ -1,9 +1,10 @@
-//! A way to Redis that can be cut, slow, or keep what it was given and hand it on later.
+//! A way to Redis that can be cut, shut, slow, or keep what it was given and hand it on later.
 //!
 //! What it does: hands bytes on between the port that it listens on and Redis's, in both directions.
-//! [`Proxy::cut`] ends every connection, [`Proxy::delay`] makes each way longer, [`Proxy::hold`] keeps what
-//! the connections of that moment are given until [`Proxy::release`], also when the sender is long gone: what
-//! a network, or a busy server's socket, may do with the commands of a lost connection.
+//! [`Proxy::cut`] ends every connection, [`Proxy::shut`] lets no new ones through either until
+//! [`Proxy::reopen`], [`Proxy::delay`] makes each way longer, [`Proxy::hold`] keeps what the connections of that
+//! moment are given until [`Proxy::release`], also when the sender is long gone: what a network, or a busy
+//! server's socket, may do with the commands of a lost connection.
 //!
 //! What it does not: lose or change bytes of a connection that lives.
 
@@ -29,6 +30,7 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct State {
     delay: Duration,
+    is_shut: bool,
     /// The number of the next connection; those below `held` keep what they are given.
     next: u64,
     held: u64,
@@ -44,7 +46,11 @@ impl Proxy {
     /// # Panics
     /// If there is no port to listen on.
     pub fn to(redis: &Redis) -> Proxy {
-        let port = Port::claim();
+        Proxy::at(Port::claim(), redis)
+    }
+
+    /// The same at a port that had to be known before.
+    pub(crate) fn at(port: Port, redis: &Redis) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number)).expect("the port is claimed");
         let state = Arc::<Mutex<State>>::default();
         let (shared, server_port) = (Arc::clone(&state), redis.port());
@@ -59,6 +65,11 @@ impl Proxy {
         Proxy { port, state }
     }
 
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port.number
+    }
+
     /// `redis://127.0.0.1:port/0`
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port.number)
@@ -66,15 +77,23 @@ impl Proxy {
 
     /// Ends every connection; new ones are taken as before. What is kept for Redis stays so.
     pub fn cut(&self) {
+        lock(&self.state).end(|_| true);
+    }
+
+    /// Ends every connection, but for those that the server sees come from the ports `spared`, and takes no new ones until
+    /// [`reopen`](Self::reopen)ed. What is kept for Redis stays so.
+    pub fn shut(&self, spared: &[u16]) {
         let mut state = lock(&self.state);
-        let held = state.held;
-        for (number, [client, server]) in state.open.drain(..) {
-            // Either may have ended by itself.
-            let _ = client.shutdown(Shutdown::Both);
-            if number >= held {
-                let _ = server.shutdown(Shutdown::Both);
-            }
-        }
+        state.is_shut = true;
+        state.end(|server| {
+            let port = server.local_addr().map(|address| address.port());
+            port.is_ok_and(|port| !spared.contains(&port))
+        });
+    }
+
+    /// New connections are taken again.
+    pub fn reopen(&self) {
+        lock(&self.state).is_shut = false;
     }
 
     /// From now on each piece takes this much longer, each way.
@@ -105,6 +124,20 @@ impl Proxy {
     }
 }
 
+impl State {
+    /// Ends the connections that are meant, going by their ends at the server.
+    fn end(&mut self, is_meant: impl Fn(&TcpStream) -> bool) {
+        let held = self.held;
+        for (number, [client, server]) in self.open.extract_if(.., |(_, [_, server])| is_meant(server)) {
+            // Either may have ended by itself.
+            let _ = client.shutdown(Shutdown::Both);
+            if number >= held {
+                let _ = server.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -117,6 +150,9 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<Mutex<State>>) {
     }
     let number = {
         let mut state = lock(state);
+        if state.is_shut {
+            return;
+        }
         let number = state.next;
         state.open.push((number, [clone(&client), clone(&server)]));
         state.next += 1;

@@ -1,11 +1,15 @@
 //! A Redis Cluster for one test.
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::port::Port;
 use crate::redisserver::redis_version;
-use crate::{Redis, eventually};
+use crate::{Paper, Proxy, Redis, Secure, attempt, eventually};
+
+mod slots;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -16,7 +20,15 @@ const NODE_TIMEOUT: &str = "1500";
 #[derive(Debug)]
 pub struct RedisCluster {
     pub nodes: Vec<Redis>,
+    /// What lies before each node, if anything does.
+    lines: Option<Vec<Proxy>>,
     buses: Vec<Port>,
+    /// Where they listen.
+    host: &'static str,
+    /// What they are called in the cluster's address.
+    name: &'static str,
+    /// What redis-cli needs to be told to speak TLS, if the nodes do.
+    tls: Vec<String>,
 }
 
 impl RedisCluster {
@@ -25,30 +37,140 @@ impl RedisCluster {
     /// # Panics
     /// If it does not come about.
     pub fn start(masters: usize, replicated: bool) -> RedisCluster {
-        let mut cluster = RedisCluster {
-            nodes: Vec::new(),
-            buses: Vec::new(),
+        RedisCluster::start_with(masters, replicated, &[])
+    }
+
+    /// The same with arguments of redis-server for each node.
+    ///
+    /// # Panics
+    /// If it does not come about.
+    pub fn start_with(masters: usize, replicated: bool, args: &[&str]) -> RedisCluster {
+        let cluster = RedisCluster::of_strangers(masters * (1 + usize::from(replicated)), args);
+        cluster.create(replicated);
+        cluster
+    }
+
+    /// Waits until the replicas have all that was written to their masters. (WAIT knows only of what its own connection has
+    /// written.)
+    ///
+    /// # Panics
+    /// If they do not get it.
+    pub fn await_copies(&self) {
+        let offset = |node: &Redis, name: &str| -> Option<u64> {
+            let info = node.cli(&["--raw", "INFO", "replication"]);
+            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
         };
-        for _ in 0..masters * (1 + usize::from(replicated)) {
-            cluster.add();
+        let masters = self.nodes.iter().enumerate();
+        let masters = masters.filter(|(_, node)| node.cli(&["ROLE"]).contains("\"master\""));
+        for (place, master) in masters {
+            let written = offset(master, "master_repl_offset:");
+            let replica = &self.nodes[self.replica_of(place)];
+            eventually("a replica to have all of its master", LIMIT, || {
+                (written.is_some() && offset(replica, "slave_repl_offset:") >= written).then_some(())
+            });
         }
-        let addresses: Vec<String> = cluster.nodes.iter().map(address).collect();
-        let mut args = vec!["--cluster", "create"];
+    }
+
+    /// So many masters with a replica each, where everybody, the nodes themselves too, reaches a node by a [`Proxy`], but
+    /// for their gossip and for the tests' own connections.
+    ///
+    /// # Panics
+    /// If it does not come about.
+    pub fn start_proxied(masters: usize) -> RedisCluster {
+        let mut cluster = RedisCluster {
+            lines: Some(Vec::new()),
+            ..RedisCluster::of_strangers(0, &[])
+        };
+        for _ in 0..masters * 2 {
+            cluster.add(&[]);
+        }
+        cluster.create(true);
+        cluster
+    }
+
+    /// One whose nodes listen at `::1`.
+    ///
+    /// # Panics
+    /// If it does not come about.
+    pub fn over_ipv6(masters: usize, replicated: bool) -> RedisCluster {
+        let mut cluster =
+            RedisCluster::of_strangers(masters * (1 + usize::from(replicated)), &["--bind", "::1"]);
+        (cluster.host, cluster.name) = ("::1", "[::1]");
+        cluster.create(replicated);
+        cluster
+    }
+
+    /// One that speaks nothing but TLS, among its nodes too. All of them show the same paper, and want one of whoever
+    /// comes; redis-cli shows that of the `client`.
+    ///
+    /// # Panics
+    /// If it does not come about.
+    pub fn over_tls(
+        (masters, replicated): (usize, bool),
+        secure: &Secure,
+        [server, client]: [&Paper; 2],
+        args: &[&str],
+    ) -> RedisCluster {
+        let papers = secure.papers(server, "yes");
+        let mut all: Vec<&str> = papers.iter().map(String::as_str).collect();
+        all.extend(["--tls-cluster", "yes", "--tls-replication", "yes"]);
+        all.extend(args);
+        let mut cluster = RedisCluster::of_strangers(masters * (1 + usize::from(replicated)), &all);
+        let text = |path: &Path| path.display().to_string();
+        let authority = secure.authority.certificate();
+        for (name, file) in [
+            ("--cacert", &authority),
+            ("--cert", &client.certificate),
+            ("--key", &client.key),
+        ] {
+            cluster.tls.extend([name.to_owned(), text(file)]);
+        }
+        cluster.tls.push("--tls".to_owned());
+        cluster.create(replicated);
+        cluster
+    }
+
+    /// The same cluster with an address that calls its nodes so.
+    pub fn called(mut self, name: &'static str) -> RedisCluster {
+        self.name = name;
+        self
+    }
+
+    /// Makes strangers a cluster.
+    fn create(&self, replicated: bool) {
+        let addresses = self.addresses(self.host);
+        let mut args = vec!["create"];
         args.extend(addresses.iter().map(String::as_str));
         args.extend([
             "--cluster-replicas",
             if replicated { "1" } else { "0" },
             "--cluster-yes",
         ]);
-        run(&args);
-        cluster.await_ok();
+        self.manage(&args);
+        self.await_ok();
+    }
+
+    /// So many nodes with these arguments, none of which knows another yet.
+    pub fn of_strangers(count: usize, args: &[&str]) -> RedisCluster {
+        let mut cluster = RedisCluster {
+            nodes: Vec::new(),
+            lines: None,
+            buses: Vec::new(),
+            host: "127.0.0.1",
+            name: "127.0.0.1",
+            tls: Vec::new(),
+        };
+        for _ in 0..count {
+            cluster.add(args);
+        }
         cluster
     }
 
     /// Starts a node that belongs to no cluster yet.
-    fn add(&mut self) -> &Redis {
-        let bus = Port::claim();
-        let number = bus.number.to_string();
+    fn add(&mut self, more: &[&str]) {
+        let line = self.lines.is_some().then(Port::claim);
+        let announced = line.as_ref().map(|port| port.number.to_string());
         let mut args = vec![
             "--cluster-enabled",
             "yes",
@@ -56,40 +178,41 @@ impl RedisCluster {
             NODE_TIMEOUT,
             "--cluster-config-file",
             "nodes.conf",
+            // A replica that has never been in step does not take over.
+            "--repl-diskless-sync-delay",
+            "0",
         ];
-        // Redis 6.2 knows no other port for the bus than its own port and 10,000, which something else may have: it does
-        // not start then, and says so.
-        if !redis_version().contains(" v=6.") {
-            args.extend(["--cluster-port", &number]);
+        if let Some(announced) = &announced {
+            args.extend(["--cluster-announce-port", announced]);
         }
-        self.nodes.push(Redis::start_with(&args));
-        self.buses.push(bus);
-        &self.nodes[self.nodes.len() - 1]
+        let (bus, number);
+        // Redis 6.2 knows no other port for the bus than its own port and 10,000.
+        let node = if redis_version().contains(" v=6.") {
+            let is_free = |port: &Port| TcpListener::bind((self.host, port.number + 10_000)).is_ok();
+            let port = std::iter::repeat_with(Port::claim).take(100).find(is_free);
+            args.extend(more);
+            Redis::start_at(port.expect("a port whose bus is free"), &args)
+        } else {
+            bus = Port::claim();
+            number = bus.number.to_string();
+            args.extend(["--cluster-port", &number]);
+            args.extend(more);
+            self.buses.push(bus);
+            Redis::start_with(&args)
+        };
+        if let (Some(lines), Some(port)) = (&mut self.lines, line) {
+            lines.push(Proxy::at(port, &node));
+        }
+        self.nodes.push(node);
     }
 
     /// Adds a master without slots.
     pub fn join(&mut self) {
-        let known = address(&self.nodes[0]);
-        let new = address(self.add());
-        run(&["--cluster", "add-node", &new, &known]);
+        self.add(&[]);
+        let last = self.nodes.len() - 1;
+        let (known, new) = (self.address(self.host, 0), self.address(self.host, last));
+        self.manage(&["add-node", &new, &known]);
         self.await_ok();
-    }
-
-    /// Moves so many slots from one node to another, key by key, while they are in use.
-    pub fn reshard(&self, from: usize, to: usize, slots: usize) {
-        let (from, to) = (self.id(from), self.id(to));
-        run(&[
-            "--cluster",
-            "reshard",
-            &address(&self.nodes[0]),
-            "--cluster-from",
-            &from,
-            "--cluster-to",
-            &to,
-            "--cluster-slots",
-            &slots.to_string(),
-            "--cluster-yes",
-        ]);
     }
 
     /// Waits until every node that runs finds the cluster whole.
@@ -97,7 +220,11 @@ impl RedisCluster {
         eventually("a cluster in state ok", LIMIT, || {
             let is_ok = |node: &Redis| {
                 let info = node.cli(&["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384")
+                info.contains("cluster_state:ok")
+                    && info.contains("cluster_slots_ok:16384")
+                    && !node
+                        .cli(&["INFO", "replication"])
+                        .contains("master_link_status:down")
             };
             let mut running = self.nodes.iter().filter(|node| node.is_running());
             running.all(is_ok).then_some(())
@@ -106,18 +233,126 @@ impl RedisCluster {
 
     /// `host:port,host:port`, as the option host_port takes it.
     pub fn host_ports(&self) -> String {
-        let addresses: Vec<String> = self.nodes.iter().map(address).collect();
-        addresses.join(",")
+        self.addresses(self.name).join(",")
+    }
+
+    /// The address that the worker takes.
+    pub fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// The same with credentials, as `user:password@`.
+    pub fn url_as(&self, credentials: &str) -> String {
+        let scheme = if self.tls.is_empty() { "redis" } else { "rediss" };
+        format!("{scheme}-cluster://{credentials}{}", self.host_ports())
+    }
+
+    /// A connection to each node that is a master.
+    pub fn masters(&self) -> Vec<redis::Connection> {
+        let masters = self.master_numbers();
+        masters
+            .into_iter()
+            .map(|number| self.nodes[number].connection())
+            .collect()
+    }
+
+    /// The numbers of the nodes that run and are masters.
+    pub fn master_numbers(&self) -> Vec<usize> {
+        let is_master = |node: &Redis| node.is_running() && node.cli(&["ROLE"]).contains("\"master\"");
+        (0..self.nodes.len())
+            .filter(|number| is_master(&self.nodes[*number]))
+            .collect()
+    }
+
+    /// The number of a master's replica.
+    ///
+    /// # Panics
+    /// If it has none that runs.
+    pub fn replica_of(&self, master: usize) -> usize {
+        let master = format!("slave {} ", self.id(master));
+        let follows = |node: &Redis| {
+            let nodes = node.is_running().then(|| node.cli(&["CLUSTER", "NODES"]));
+            nodes.is_some_and(|nodes| {
+                let own = nodes.lines().find(|line| line.contains("myself"));
+                own.is_some_and(|line| line.contains(&master))
+            })
+        };
+        let place = self.nodes.iter().position(follows);
+        place.unwrap_or_else(|| panic!("no replica of {master}"))
+    }
+
+    /// Waits until each node finds the cluster whole, and all say the same of who has which slots.
+    ///
+    /// # Panics
+    /// With what each of them says, if that takes longer than 60 s.
+    pub fn await_agreement(&self) {
+        self.await_ok();
+        let view = |node: &Redis| {
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            let mut lines: Vec<String> = nodes.lines().map(held).collect();
+            lines.sort_unstable();
+            lines
+        };
+        let mut views = Vec::new();
+        let agreed = attempt(LIMIT, || {
+            views = self.nodes.iter().map(view).collect::<Vec<_>>();
+            let whole = views[0].iter().all(|line| !line.contains("fail"));
+            (whole && views.iter().all(|view| *view == views[0])).then_some(())
+        });
+        assert!(agreed.is_some(), "the nodes do not agree: {views:#?}");
+        self.await_ok();
+    }
+
+    /// What lies before a node.
+    ///
+    /// # Panics
+    /// In a cluster that was not [started so](Self::start_proxied).
+    pub fn line(&self, node: usize) -> &Proxy {
+        &self.lines.as_ref().expect("the cluster was made with proxies")[node]
     }
 
     /// The number of the node that is the master of a key's slot.
+    ///
+    /// # Panics
+    /// If there is none.
     pub fn master_of(&self, key: &str) -> usize {
-        let answers = |node: &Redis| {
-            let found = node.cli(&["EXISTS", key]);
-            node.is_running() && found.starts_with("(integer)")
-        };
-        let place = self.nodes.iter().position(answers);
+        let place = self.find_master_of(key);
         place.unwrap_or_else(|| panic!("no master of {key}"))
+    }
+
+    /// The same, once there is one: as after the death of the one before, whose replica takes over.
+    ///
+    /// # Panics
+    /// If there is none for long.
+    pub fn await_master_of(&self, key: &str) -> usize {
+        eventually("a replica to take over", LIMIT, || self.find_master_of(key))
+    }
+
+    fn find_master_of(&self, key: &str) -> Option<usize> {
+        let answers = |node: &Redis| node.is_running() && node.cli(&["EXISTS", key]).starts_with("(integer)");
+        self.nodes.iter().position(answers)
+    }
+
+    /// How the nodes are reached, being called so.
+    fn addresses(&self, host: &str) -> Vec<String> {
+        (0..self.nodes.len())
+            .map(|node| self.address(host, node))
+            .collect()
+    }
+
+    fn address(&self, host: &str, node: usize) -> String {
+        let port = match &self.lines {
+            Some(lines) => lines[node].port(),
+            None => self.nodes[node].port(),
+        };
+        format!("{host}:{port}")
+    }
+
+    fn manage(&self, words: &[&str]) {
+        let mut args: Vec<&str> = self.tls.iter().map(String::as_str).collect();
+        args.push("--cluster");
+        args.extend(words);
+        redis_cli(&args);
     }
 
     fn id(&self, node: usize) -> String {
@@ -128,11 +363,27 @@ impl RedisCluster {
     }
 }
 
-fn address(node: &Redis) -> String {
-    format!("127.0.0.1:{}", node.port())
+/// Of a line of CLUSTER NODES what all nodes should say: id, role, master and slots.
+fn held(line: &str) -> String {
+    let fields: Vec<&str> = line.split(' ').collect();
+    let kept = |(at, field): (usize, &&str)| match at {
+        0 | 3 | 8.. => Some((*field).to_owned()),
+        2 => Some(field.replace("myself,", "").replace(",nofailover", "")),
+        _ => None,
+    };
+    fields
+        .iter()
+        .enumerate()
+        .filter_map(kept)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
-fn run(args: &[&str]) {
+/// Runs redis-cli.
+///
+/// # Panics
+/// If it fails.
+pub fn redis_cli(args: &[&str]) {
     let output = Command::new("redis-cli").args(args).stdin(Stdio::null()).output();
     let output = output.expect("redis-cli can be run");
     assert!(

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The server's program: `redis-server` of the PATH, unless `PG_REDIS_CACHE_REDIS` names one of another brand or
 /// version, as those that `scripts/setup redis-servers` fetches. redis-cli is always that of the PATH: it prints what
 /// any server answers, and the same whoever does.
-fn redis_server() -> &'static OsString {
+pub(crate) fn redis_server() -> &'static OsString {
     static PROGRAM: OnceLock<OsString> = OnceLock::new();
     PROGRAM.get_or_init(|| std::env::var_os("PG_REDIS_CACHE_REDIS").unwrap_or_else(|| "redis-server".into()))
 }
@@ -38,6 +38,8 @@ pub struct Redis {
     child: Option<Child>,
     args: Vec<String>,
     password: Option<String>,
+    /// It speaks nothing else at its port.
+    speaks_tls: bool,
     port: Port,
     folder: Folder,
 }
@@ -49,21 +51,29 @@ impl Redis {
     }
 
     /// A server with arguments, as `["--maxmemory", "2mb"]`. A `--requirepass` is used by
-    /// [`connection`](Self::connection) and [`url`](Self::url) too.
+    /// [`connection`](Self::connection) and [`url`](Self::url) too. With `--tls-cert-file` and no `--tls-port` it speaks
+    /// TLS at its port, and nothing else.
     ///
     /// # Panics
     /// If it does not start.
     pub fn start_with(args: &[&str]) -> Redis {
+        Redis::start_at(Port::claim(), args)
+    }
+
+    /// The same at this port.
+    pub(crate) fn start_at(port: Port, args: &[&str]) -> Redis {
         let password = args
             .iter()
             .position(|arg| *arg == "--requirepass")
             .map(|at| args[at + 1].to_owned());
+        let speaks_tls = args.contains(&"--tls-cert-file") && !args.contains(&"--tls-port");
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut server = Redis {
             child: None,
             args,
             password,
-            port: Port::claim(),
+            speaks_tls,
+            port,
             folder: Folder::new(),
         };
         server.start_again();
@@ -73,6 +83,11 @@ impl Redis {
     /// The TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number
+    }
+
+    /// What `--requirepass` was given.
+    pub(crate) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
     }
 
     /// The unix socket.
@@ -85,14 +100,15 @@ impl Redis {
         self.folder.path()
     }
 
-    /// `redis://[:password@]127.0.0.1:port/0`
+    /// `redis[s]://[:password@]127.0.0.1:port/0`
     pub fn url(&self) -> String {
+        let scheme = if self.speaks_tls { "rediss" } else { "redis" };
         let password = self
             .password
             .as_ref()
             .map(|password| format!(":{password}@"))
             .unwrap_or_default();
-        format!("redis://{password}127.0.0.1:{}/0", self.port())
+        format!("{scheme}://{password}127.0.0.1:{}/0", self.port())
     }
 
     /// A connection that waits for answers as long as it takes.
@@ -168,6 +184,11 @@ impl Redis {
         process::signal(self.pid(), libc::SIGCONT);
     }
 
+    /// From its next start on it has these arguments too.
+    pub fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+    }
+
     /// Starts it again on the same port, after [`kill`](Self::kill) or [`stop`](Self::stop). It is empty
     /// unless it was told to save.
     ///
@@ -198,10 +219,13 @@ impl Redis {
 
     fn server_command(&self) -> Command {
         let mut command = Command::new(redis_server());
-        command
-            .arg("--port")
-            .arg(self.port().to_string())
-            .args(["--bind", "127.0.0.1"]);
+        let port = self.port().to_string();
+        if self.speaks_tls {
+            command.args(["--port", "0", "--tls-port", &port]);
+        } else {
+            command.args(["--port", &port]);
+        }
+        command.args(["--bind", "127.0.0.1"]);
         command
             .arg("--unixsocket")
             .arg(self.socket())
@@ -213,6 +237,8 @@ impl Redis {
             .arg(self.folder.path().join("log"));
         command
             .args(["--save", "", "--appendonly", "no"])
+            // A replica would keep its master's file, and load it when it is started again, long after.
+            .args(["--rdb-del-sync-files", "yes"])
             .args(&self.args);
         command
             .stdin(Stdio::null())

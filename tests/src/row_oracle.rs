@@ -123,7 +123,15 @@ impl RowOracle {
 
     /// Compares every key of the mapping with its row.
     pub fn compare(&self, client: &mut Client, redis: &mut Connection) -> Comparison {
-        let mut cached = self.read_redis(redis);
+        self.compare_all(client, std::slice::from_mut(redis))
+    }
+
+    /// The same where the keys are spread over several servers.
+    pub fn compare_all(&self, client: &mut Client, masters: &mut [Connection]) -> Comparison {
+        let mut cached = HashMap::new();
+        for master in masters {
+            cached.extend(self.read_redis(master));
+        }
         if self.format == Format::Json {
             normalize_json(client, &mut cached);
         }

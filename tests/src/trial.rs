@@ -26,7 +26,12 @@ impl Trial {
 
     /// The servers, without the load.
     pub fn world(settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> World {
-        Load::world(Trial::shape(), |world| {
+        Trial::world_of(Trial::shape(), settings)
+    }
+
+    /// The servers for a load like this.
+    pub fn world_of(shape: Shape, settings: impl FnOnce(WorldBuilder) -> WorldBuilder) -> World {
+        Load::world(shape, |world| {
             settings(
                 world
                     .conf("pg_redis_cache.command_timeout", "300ms")

@@ -8,7 +8,7 @@ use crate::pgserver::{Postgres, PostgresBuilder};
 use crate::proxy::Proxy;
 use crate::redisserver::Redis;
 use crate::row_oracle::{Comparison, RowOracle};
-use crate::{Shutdown, eventually};
+use crate::{Shutdown, attempt, eventually};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -24,6 +24,7 @@ pub struct WorldBuilder {
     redis_args: Vec<String>,
     database: Option<String>,
     has_proxy: bool,
+    url: Option<String>,
 }
 
 impl WorldBuilder {
@@ -62,6 +63,12 @@ impl WorldBuilder {
         self
     }
 
+    /// PostgreSQL writes to where this says; the world's own Redis is left alone.
+    pub fn url(mut self, url: &str) -> Self {
+        self.url = Some(url.to_owned());
+        self
+    }
+
     /// Starts Redis, then PostgreSQL, and creates the extension.
     pub fn start(self) -> World {
         let args: Vec<&str> = self.redis_args.iter().map(String::as_str).collect();
@@ -69,7 +76,9 @@ impl WorldBuilder {
         let database = self.database.unwrap_or_else(|| "postgres".to_owned());
         let postgres = self.postgres.conf("shared_preload_libraries", "pg_redis_cache");
         let proxy = self.has_proxy.then(|| Proxy::to(&redis));
-        let url = proxy.as_ref().map_or_else(|| redis.url(), Proxy::url);
+        let url = self
+            .url
+            .unwrap_or_else(|| proxy.as_ref().map_or_else(|| redis.url(), Proxy::url));
         let postgres = postgres.conf("pg_redis_cache.url", &url);
         // For the function redis() of regress/helpers.sql; the extension does not know it.
         let postgres = postgres.conf("test.redis_port", &redis.port().to_string());
@@ -154,13 +163,18 @@ impl World {
 
     /// Replaces the list of mappings and waits until the server uses it.
     pub fn set_mappings(&self, list: &str) {
+        self.set_list(list);
+        self.wait_until_active();
+    }
+
+    /// Replaces the list of mappings and waits until new sessions have it; the worker may not.
+    pub fn set_list(&self, list: &str) {
         self.postgres.set_conf("pg_redis_cache.mappings", list);
         let mut client = self.connect();
         eventually("the new list of mappings to be read", LIMIT, || {
             let row = client.query_one("SELECT current_setting('pg_redis_cache.mappings')", &[]);
             (row.expect("a setting can be shown").get::<_, String>(0) == list).then_some(())
         });
-        self.wait_until_active();
     }
 
     /// Waits until every mapping is active.
@@ -191,6 +205,22 @@ impl World {
             row.expect("wait() can be called").get::<_, bool>(0),
             "redis_cache.wait('20s') gave up"
         );
+    }
+
+    /// Waits until a condition holds of the view `status`. What is NULL does not hold.
+    ///
+    /// # Panics
+    /// If that takes longer than 20 s, with the last error that the view tells.
+    pub fn wait_for_status(&self, condition: &str) {
+        let mut client = self.connect();
+        let sql = format!("SELECT coalesce({condition}, false), last_error FROM redis_cache.status");
+        let mut last: Option<String> = None;
+        let met = attempt(LIMIT, || {
+            let row = client.query_one(&sql, &[]).expect("the view can be read");
+            last = row.get(1);
+            row.get::<_, bool>(0).then_some(())
+        });
+        assert!(met.is_some(), "waited for {condition}; last_error: {last:?}");
     }
 
     /// The worker's process id, once it is connected to Redis.

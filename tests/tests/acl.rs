@@ -1,7 +1,7 @@
 //! Users, passwords and permissions of Redis, for the worker and for foreign tables; unix sockets; and what the
 //! connections are called. What is forbidden is told, never left stale, and made good once it is allowed again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pg_redis_cache_tests::{Load, Redis, RowOracle, Trial, World, eventually, literal};
 use postgres::{Client, error::SqlState};
@@ -14,25 +14,6 @@ const WORKER: &str = "-@all +select +ping +info +client|id +client|setname +clie
 
 fn run(redis: &Redis, words: &[&str]) {
     assert_eq!(redis.cli(words), "OK", "{words:?}");
-}
-
-/// Waits until `status` says so.
-fn until(world: &World, condition: &str) {
-    let sql = format!("SELECT {condition}, last_error FROM redis_cache.status");
-    let mut client = world.connect();
-    let start = Instant::now();
-    loop {
-        let row = client.query_one(&sql, &[]).expect("the view can be read");
-        if row.get::<_, Option<bool>>(0) == Some(true) {
-            return;
-        }
-        let last: Option<String> = row.get(1);
-        assert!(
-            start.elapsed() < SOON,
-            "waited for {condition}; last_error: {last:?}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// State and DETAIL of the statement's error.
@@ -75,16 +56,15 @@ fn a_user_and_a_wrong_password() {
     let url = |password: &str| bare(&world.redis).replace("//", &format!("//cache:{password}@"));
     world.postgres.set_conf("pg_redis_cache.url", &url("wrong"));
     let place = format!("(redis://cache:***@127.0.0.1:{}/0)", world.redis.port());
-    until(
-        &world,
-        &format!("NOT connected AND last_error LIKE 'auth: WRONGPASS %{place}'"),
-    );
+    world.wait_for_status(&format!(
+        "NOT connected AND last_error LIKE 'auth: WRONGPASS %{place}'"
+    ));
     let mut client = world.connect();
     let (state, detail) = refused(&mut client, "SELECT redis_cache.get('t', '1')");
     assert_eq!(state, SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
     assert!(detail.starts_with("WRONGPASS"), "{detail}");
     world.postgres.set_conf("pg_redis_cache.url", &url("se%20cret"));
-    until(&world, "connected");
+    world.wait_for_status("connected");
     world.wait_until_active();
     // First the purge of what may have been there before.
     world.wait();
@@ -157,7 +137,7 @@ fn permissions_are_taken_away_and_given_back_while_writing() {
     with(&[]);
     let url = bare(redis).replace("//", "//cache:p@");
     trial.world.postgres.set_conf("pg_redis_cache.url", &url);
-    until(&trial.world, "connected AND url LIKE '%cache%'");
+    trial.world.wait_for_status("connected AND url LIKE '%cache%'");
     let oracle = trial.watch();
     trial.load.goes_on(50);
     // Nothing of a mapping can be written, but deleted; then not even deleted; then nothing at all may be asked.
@@ -168,21 +148,22 @@ fn permissions_are_taken_away_and_given_back_while_writing() {
     ] {
         with(rules);
         trial.load.goes_on(50);
-        until(
-            &trial.world,
-            "last_error ~ '^rejected: .*NOPERM.*\\(redis://cache:'",
-        );
+        trial
+            .world
+            .wait_for_status("last_error ~ '^rejected: .*NOPERM.*\\(redis://cache:'");
         with(&[]);
-        until(&trial.world, "connected");
+        trial.world.wait_for_status("connected");
         trial.load.goes_on(50);
         trial.world.wait_until_active();
     }
     // The user itself goes, its connections with it, and comes back.
     redis.cli(&["ACL", "DELUSER", "cache"]);
-    until(&trial.world, "NOT connected AND last_error ~ '^auth: '");
+    trial
+        .world
+        .wait_for_status("NOT connected AND last_error ~ '^auth: '");
     trial.load.goes_on(50);
     with(&[]);
-    until(&trial.world, "connected");
+    trial.world.wait_for_status("connected");
     let shape = trial.shape;
     let world = trial.end();
     oracle.assert_held();
@@ -206,7 +187,7 @@ fn a_unix_socket_serves_both() {
     let socket = format!("redis+unix://{}", world.redis.socket().display());
     let url = format!("{socket}?db=0&user=cache&pass=p%26q");
     world.postgres.set_conf("pg_redis_cache.url", &url);
-    until(&world, "connected AND url LIKE 'redis+unix:%user=cache&pass=***'");
+    world.wait_for_status("connected AND url LIKE 'redis+unix:%user=cache&pass=***'");
     world.set_mappings("t:{id} => SELECT v FROM t WITH (insert = set)");
     // First the purge of what may have been there before.
     world.wait();
@@ -230,13 +211,13 @@ fn a_unix_socket_serves_both() {
     world
         .postgres
         .set_conf("pg_redis_cache.url", &format!("{socket}.not"));
-    until(&world, "NOT connected AND last_error LIKE 'refused: %'");
+    world.wait_for_status("NOT connected AND last_error LIKE 'refused: %'");
 }
 
 #[test]
 fn connections_are_named_after_their_role_and_cluster() {
     let world = World::builder().conf("cluster_name", "the main: one").start();
-    until(&world, "connected");
+    world.wait_for_status("connected");
     let mut client = serve(&world, &bare(&world.redis), "username ''");
     client.batch_execute("SELECT * FROM h").unwrap();
     let program = format!("name=pg_redis_cache/{}", env!("CARGO_PKG_VERSION"));
@@ -313,9 +294,9 @@ fn each_kind_of_trouble_has_its_sqlstate() {
         refused(&mut client, insert).0,
         SqlState::READ_ONLY_SQL_TRANSACTION
     );
-    until(&world, "NOT connected AND last_error LIKE 'read only: %'");
+    world.wait_for_status("NOT connected AND last_error LIKE 'read only: %'");
     run(&world.redis, &["REPLICAOF", "NO", "ONE"]);
-    until(&world, "connected");
+    world.wait_for_status("connected");
 
     let mut admin = world.redis();
     let mut config = |clients: &str| {
@@ -341,5 +322,5 @@ fn each_kind_of_trouble_has_its_sqlstate() {
     world
         .redis
         .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    until(&world, "NOT connected AND last_error LIKE 'refused: %'");
+    world.wait_for_status("NOT connected AND last_error LIKE 'refused: %'");
 }

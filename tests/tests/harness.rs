@@ -252,6 +252,44 @@ fn the_version_oracle_sees_a_step_back_and_what_was_rolled_back() {
     assert_eq!(violations, expected);
 }
 
+/// Two masters that know nothing of each other, as a lost one and the one that has taken over.
+#[test]
+fn the_version_oracle_sees_a_step_back_from_one_server_to_the_next_unless_it_is_excused() {
+    let (lost, next) = (Redis::start(), Redis::start());
+    let show = |redis: &Redis, key: &str, version: &str| {
+        let fields = ["version", version, "doomed", "f"];
+        redis::cmd("HSET")
+            .arg(key)
+            .arg(&fields)
+            .exec(&mut redis.connection())
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let keys = ["excused", "judged"].map(str::to_owned);
+    let oracle = VersionOracle::watch_all([&lost, &next], keys);
+    show(&lost, "excused", "5");
+    show(&lost, "judged", "7");
+    oracle.excuse();
+    show(&next, "excused", "3");
+    show(&next, "excused", "5");
+    oracle.excuse_no_more();
+    // What the lost one has shown before counts again.
+    show(&next, "judged", "6");
+    // A replica is not asked, and what it has copied does not count as its own.
+    let port = next.port().to_string();
+    assert_eq!(lost.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    eventually("a replica in step", Duration::from_secs(20), || {
+        (lost.cli(&["HGET", "judged", "version"]) == "\"6\"").then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(lost.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    std::thread::sleep(Duration::from_millis(100));
+    let mut watched = oracle.stop();
+    watched.across.dedup();
+    assert_eq!(watched.across, ["judged went back from version 7 to 6"]);
+    assert_eq!(watched.violations, [""; 0]);
+}
+
 #[test]
 fn the_version_oracle_survives_a_redis_that_was_killed() {
     let mut redis = Redis::start();

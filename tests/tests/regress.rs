@@ -79,8 +79,17 @@ fn run(runner: Runner, topic: &str) -> Result<(), String> {
     let differences = fs::read_to_string(output.path().join("regression.diffs")).unwrap_or_default();
     let log = last_lines(&world.postgres.log(), 20);
     Err(format!(
-        "{printed}\n{differences}\nthe end of PostgreSQL's log:\n{log}"
+        "{}\n{printed}\n{differences}\nthe end of PostgreSQL's log:\n{log}",
+        what_came_instead(&differences)
     ))
+}
+
+/// The first lines that were not expected: what a long report is usually read for.
+fn what_came_instead(differences: &str) -> String {
+    let came = differences
+        .lines()
+        .filter(|line| line.starts_with('+') && !line.starts_with("+++"));
+    came.take(10).collect::<Vec<_>>().join("\n")
 }
 
 /// So that a new topic's output can be looked at, and taken as the expected one. The tests do not need it.

@@ -6,20 +6,15 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{Load, MAPPINGS, Redis, RowOracle, Shape, Shutdown, Trial, World, eventually};
+use pg_redis_cache_tests::{
+    Folder, Load, MAPPINGS, Redis, RowOracle, Shape, Shutdown, Trial, World, eventually,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
 fn text(world: &World, sql: &str) -> String {
     let row = world.connect().query_one(sql, &[]);
     row.unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
-}
-
-fn until(world: &World, condition: &str) {
-    eventually(condition, SOON, || {
-        let sql = format!("SELECT coalesce({condition}, false)::text FROM redis_cache.status");
-        (text(world, &sql) == "true").then_some(())
-    });
 }
 
 /// A key of mapping `doc` that no row has: only a purge takes it away.
@@ -109,6 +104,30 @@ fn a_locked_table_stays_as_it_is_and_holds_no_other_up() {
     );
     holder.batch_execute("COMMIT").expect("the locks are released");
     world.wait_until_active();
+}
+
+/// Of two changes of the settings the worker may read both at the first reload, and the postmaster, whose children
+/// resolvers are, the second a moment later.
+#[test]
+fn a_list_that_a_resolver_has_not_read_is_not_taken_for_a_database_that_cannot_be_opened() {
+    let world = World::builder().conf("log_min_messages", "debug1").start();
+    world.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)");
+    let worker = world.worker_pid();
+    world.postgres.signal(worker, libc::SIGSTOP);
+    world.set_list("a:{id} => SELECT * FROM a");
+    let second = "b:{id} => SELECT * FROM b";
+    world
+        .postgres
+        .append_conf(&format!("pg_redis_cache.mappings = '{second}'\n"));
+    world.postgres.signal(worker, libc::SIGCONT);
+    eventually("a resolver to have come and gone", SOON, || {
+        let started = "starting background worker process \"pg_redis_cache resolver\"";
+        let log = world.postgres.log();
+        (log.contains(started) && world.postgres.child("pg_redis_cache resolver").is_none()).then_some(())
+    });
+    world.set_list(second);
+    world.wait_until_active();
+    assert!(!world.postgres.log().contains("does not work"));
 }
 
 #[test]
@@ -374,7 +393,7 @@ fn a_wrong_address_is_shown_masked_and_can_be_put_right() {
             "SELECT coalesce(last_error_at, '-infinity')::text FROM redis_cache.status",
         );
         trial.world.postgres.set_conf("pg_redis_cache.url", wrong);
-        until(&trial.world, &format!("last_error_at > '{noted}'"));
+        trial.world.wait_for_status(&format!("last_error_at > '{noted}'"));
         trial.load.goes_on(20);
         let shown = text(
             &trial.world,
@@ -384,7 +403,7 @@ fn a_wrong_address_is_shown_masked_and_can_be_put_right() {
         );
         assert!(!shown.contains("cret"), "{shown}");
         trial.world.postgres.set_conf("pg_redis_cache.url", &right);
-        until(&trial.world, "connected");
+        trial.world.wait_for_status("connected");
         trial.load.goes_on(20);
     }
     let world = trial.end();
@@ -398,19 +417,19 @@ fn a_password_that_is_wrong_and_then_right() {
     let mut run = |words: &[&str]| redis::cmd(words[0]).arg(&words[1..]).exec(&mut admin).unwrap();
     run(&["CONFIG", "SET", "requirepass", "right"]);
     run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    until(&trial.world, "NOT connected");
+    trial.world.wait_for_status("NOT connected");
     trial.load.goes_on(20);
     let place = trial.world.redis.url().replace("redis://", "");
     trial
         .world
         .postgres
         .set_conf("pg_redis_cache.url", &format!("redis://:wrong@{place}"));
-    until(&trial.world, "last_error ~* 'pass|auth'");
+    trial.world.wait_for_status("last_error ~* 'pass|auth'");
     trial
         .world
         .postgres
         .set_conf("pg_redis_cache.url", &format!("redis://:right@{place}"));
-    until(&trial.world, "connected");
+    trial.world.wait_for_status("connected");
     trial.load.goes_on(20);
     run(&["CONFIG", "SET", "requirepass", ""]);
     trial.end();
@@ -421,11 +440,8 @@ fn a_password_file_that_others_can_read_is_refused_until_they_cannot() {
     let mut world = Load::world(Shape::default(), |world| {
         world.redis_args(&["--requirepass", "from-a-file"])
     });
-    let file = world.postgres.data_dir().join("redis-password");
-    std::fs::write(&file, "from-a-file\n").unwrap();
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(world.postgres.data_dir()).unwrap());
-    std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let folder = Folder::new();
+    let file = folder.write("redis.password", "from-a-file\n", 0o644);
     let bare = format!("redis://127.0.0.1:{}/0", world.redis.port());
     world
         .postgres
@@ -434,10 +450,10 @@ fn a_password_file_that_others_can_read_is_refused_until_they_cannot() {
         .postgres
         .append_conf(&format!("pg_redis_cache.password_file = '{}'\n", file.display()));
     world.restart_postgres(Shutdown::Fast);
-    until(&world, "last_error ~ 'password_file' AND NOT connected");
+    world.wait_for_status("last_error ~ 'password_file' AND NOT connected");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     // Without a reload: such a file may also be one that is there only later.
-    until(&world, "connected");
+    world.wait_for_status("connected");
     world.wait_until_active();
     // First the purge of what may have been there before.
     world.wait();

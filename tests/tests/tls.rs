@@ -5,78 +5,32 @@ use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pg_redis_cache_tests::{
-    Authority, Paper, Port, Redis, RowOracle, Trial, Validity, World, eventually, literal,
+    Authority, Paper, RowOracle, Secure, Trial, Validity, World, eventually, literal,
 };
 use postgres::{Client, error::SqlState};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A TLS port of a Redis, with what it was made with.
-struct Secure {
-    authority: Authority,
-    port: Port,
+/// Both servers, whose worker does not use TLS yet.
+fn world_of(secure: &Secure, paper: &Paper, clients: &str) -> World {
+    let args = secure.args(paper, clients);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    World::builder()
+        .redis_args(&args)
+        .conf("pg_redis_cache.connect_timeout", "1s")
+        .start()
 }
 
-impl Secure {
-    fn new() -> Self {
-        Self {
-            authority: Authority::new("the authority"),
-            port: Port::claim(),
-        }
-    }
-
-    /// What makes redis-server show this certificate at the port. `clients` is its `tls-auth-clients`.
-    fn args(&self, paper: &Paper, clients: &str) -> Vec<String> {
-        let text = |path: &Path| path.display().to_string();
-        let args = [
-            ("--tls-port", self.port.number.to_string()),
-            ("--tls-cert-file", text(&paper.certificate)),
-            ("--tls-key-file", text(&paper.key)),
-            ("--tls-ca-cert-file", text(&self.authority.certificate())),
-            ("--tls-auth-clients", clients.to_owned()),
-        ];
-        args.into_iter()
-            .flat_map(|(name, value)| [name.to_owned(), value])
-            .collect()
-    }
-
-    fn server(&self) -> Paper {
-        self.authority
-            .issue("server", &["localhost", "127.0.0.1"], Validity::Now)
-    }
-
-    fn url(&self) -> String {
-        format!("rediss://127.0.0.1:{}/0", self.port.number)
-    }
-
-    /// A Redis that shows this certificate.
-    fn redis(&self, paper: &Paper, clients: &str) -> Redis {
-        let args = self.args(paper, clients);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Redis::start_with(&args)
-    }
-
-    /// Both servers, whose worker does not use TLS yet.
-    fn world(&self, paper: &Paper, clients: &str) -> World {
-        let args = self.args(paper, clients);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        World::builder()
-            .redis_args(&args)
-            .conf("pg_redis_cache.connect_timeout", "1s")
-            .start()
-    }
-
-    /// Options of a foreign server that trusts the authority.
-    fn options(&self) -> String {
-        format!(
-            "host_port {}, tls_ca_file {}",
-            literal(&self.url()),
-            quoted(&self.authority.certificate())
-        )
-    }
+/// Options of a foreign server that trusts the authority.
+fn options(secure: &Secure) -> String {
+    format!(
+        "host_port {}, tls_ca_file {}",
+        literal(&secure.url()),
+        quoted(&secure.authority.certificate())
+    )
 }
 
 fn quoted(path: &Path) -> String {
@@ -88,25 +42,6 @@ fn set_path(world: &World, name: &str, path: &Path) {
     world
         .postgres
         .set_conf(&format!("pg_redis_cache.{name}"), &path.display().to_string());
-}
-
-/// Waits until `status` says so.
-fn until(world: &World, condition: &str) {
-    let sql = format!("SELECT {condition}, last_error FROM redis_cache.status");
-    let mut client = world.connect();
-    let start = Instant::now();
-    loop {
-        let row = client.query_one(&sql, &[]).expect("the view can be read");
-        if row.get::<_, Option<bool>>(0) == Some(true) {
-            return;
-        }
-        let last: Option<String> = row.get(1);
-        assert!(
-            start.elapsed() < SOON,
-            "waited for {condition}; last_error: {last:?}"
-        );
-        sleep(Duration::from_millis(20));
-    }
 }
 
 /// Replaces the server `r` and its table `h`, over a hash.
@@ -148,11 +83,11 @@ fn assert_no_tls(client: &mut Client, why: &str) {
 #[test]
 fn the_cache_is_kept_over_tls() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     world.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i");
     set_path(&world, "tls_ca_file", &secure.authority.certificate());
     world.postgres.set_conf("pg_redis_cache.url", &secure.url());
-    until(&world, "connected AND url LIKE 'rediss://%'");
+    world.wait_for_status("connected AND url LIKE 'rediss://%'");
     // From here on nothing can come by the plain port.
     world.redis.cli(&["CONFIG", "SET", "port", "0"]);
     world.set_mappings("t:{id} => SELECT v FROM t WITH (insert = set)");
@@ -191,15 +126,15 @@ fn no_key_goes_back_when_connections_are_lost_under_load() {
     let trial = Trial::begin(|world| world.redis_args(&args));
     set_path(&trial.world, "tls_ca_file", &secure.authority.certificate());
     trial.world.postgres.set_conf("pg_redis_cache.url", &secure.url());
-    until(&trial.world, "connected AND url LIKE 'rediss:%'");
+    trial.world.wait_for_status("connected AND url LIKE 'rediss:%'");
     let oracle = trial.watch();
     for _ in 0..2 {
         trial.load.goes_on(50);
         trial.world.redis.freeze();
-        until(&trial.world, "NOT connected");
+        trial.world.wait_for_status("NOT connected");
         trial.load.goes_on(50);
         trial.world.redis.thaw();
-        until(&trial.world, "connected");
+        trial.world.wait_for_status("connected");
         trial.load.goes_on(50);
         trial
             .world
@@ -213,9 +148,9 @@ fn no_key_goes_back_when_connections_are_lost_under_load() {
 #[test]
 fn foreign_tables_are_read_and_written_over_tls() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     let mut client = world.connect();
-    serve(&mut client, &secure.options());
+    serve(&mut client, &options(&secure));
     client
         .batch_execute("INSERT INTO h SELECT i, repeat('value', 20) || i FROM generate_series(1, 20000) i")
         .unwrap();
@@ -252,9 +187,9 @@ fn connection(world: &World) -> String {
 #[test]
 fn a_connection_is_kept_and_replaced_when_it_was_closed() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     let mut client = world.connect();
-    serve(&mut client, &secure.options());
+    serve(&mut client, &options(&secure));
     client.batch_execute("INSERT INTO h VALUES ('a', 'b')").unwrap();
     let first = connection(&world);
     for _ in 0..3 {
@@ -272,9 +207,9 @@ fn a_connection_is_kept_and_replaced_when_it_was_closed() {
 #[test]
 fn a_statement_that_is_cancelled_over_tls_leaves_the_next_one_alone() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     let mut client = world.connect();
-    serve(&mut client, &secure.options());
+    serve(&mut client, &options(&secure));
     client
         .batch_execute("INSERT INTO h SELECT i, repeat('value', 20) || i FROM generate_series(1, 20000) i")
         .unwrap();
@@ -344,27 +279,24 @@ fn a_server_that_is_not_to_be_trusted_is_not() {
             world.postgres.set_conf("pg_redis_cache.tls_verify", level);
             if refusing.contains(&level) {
                 assert_no_tls(&mut client, why);
-                until(
-                    &world,
-                    &format!(
-                        "NOT connected AND last_error LIKE 'TLS: %{why}%(rediss://127.0.0.1:{}/0)'",
-                        secure.port.number
-                    ),
-                );
+                world.wait_for_status(&format!(
+                    "NOT connected AND last_error LIKE 'TLS: %{why}%(rediss://127.0.0.1:{}/0)'",
+                    secure.port.number
+                ));
             } else {
                 assert_eq!(count(&mut client), 0);
-                until(&world, "connected");
+                world.wait_for_status("connected");
             }
         }
         drop(redis);
-        until(&world, "NOT connected");
+        world.wait_for_status("NOT connected");
     }
 }
 
 #[test]
 fn plain_and_tls_do_not_talk_to_each_other() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     let mut client = world.connect();
     let plain_to_tls = secure.url().replace("rediss", "redis");
     serve(&mut client, &format!("host_port {}", literal(&plain_to_tls)));
@@ -372,35 +304,35 @@ fn plain_and_tls_do_not_talk_to_each_other() {
     let expected = [SqlState::CONNECTION_FAILURE, SqlState::PROTOCOL_VIOLATION];
     assert!(expected.contains(&state), "{state:?} {detail}");
     world.postgres.set_conf("pg_redis_cache.url", &plain_to_tls);
-    until(&world, "NOT connected AND last_error ~ '^(lost|protocol): '");
+    world.wait_for_status("NOT connected AND last_error ~ '^(lost|protocol): '");
 
     let tls_to_plain = world.redis.url().replace("redis:", "rediss:");
     set_path(&world, "tls_ca_file", &secure.authority.certificate());
     serve(&mut client, &format!("host_port {}", literal(&tls_to_plain)));
     assert_no_tls(&mut client, "");
     world.postgres.set_conf("pg_redis_cache.url", &tls_to_plain);
-    until(&world, "NOT connected AND last_error LIKE 'TLS: %'");
+    world.wait_for_status("NOT connected AND last_error LIKE 'TLS: %'");
 
     world.postgres.set_conf("pg_redis_cache.url", &secure.url());
-    until(&world, "connected");
+    world.wait_for_status("connected");
 }
 
 #[test]
 fn a_server_that_asks_for_a_certificate_gets_it() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "yes");
+    let world = world_of(&secure, &secure.server(), "yes");
     let mut client = world.connect();
     let stranger = Authority::new("another authority").issue("stranger", &["client"], Validity::Now);
     let own = secure.authority.issue("client", &["client"], Validity::Now);
     set_path(&world, "tls_ca_file", &secure.authority.certificate());
     world.postgres.set_conf("pg_redis_cache.url", &secure.url());
-    serve(&mut client, &secure.options());
+    serve(&mut client, &options(&secure));
     assert_no_tls(&mut client, "alert");
-    until(&world, "NOT connected AND last_error LIKE 'TLS: %alert%'");
+    world.wait_for_status("NOT connected AND last_error LIKE 'TLS: %alert%'");
     let with = |paper: &Paper| {
         format!(
             "{}, tls_cert_file {}, tls_key_file {}",
-            secure.options(),
+            options(&secure),
             quoted(&paper.certificate),
             quoted(&paper.key)
         )
@@ -419,9 +351,9 @@ fn a_server_that_asks_for_a_certificate_gets_it() {
     assert_eq!(count(&mut client), 0);
     set_path(&world, "tls_cert_file", &own.certificate);
     set_path(&world, "tls_key_file", &own.key);
-    until(&world, "connected");
+    world.wait_for_status("connected");
     // A server with an address of its own does not show the settings' certificate; one without does.
-    serve(&mut client, &secure.options());
+    serve(&mut client, &options(&secure));
     assert_no_tls(&mut client, "alert");
     client
         .batch_execute("CREATE FOREIGN TABLE own (field text, value text) SERVER redis_cache OPTIONS (table_type 'hash', table_key_prefix 'h')")
@@ -432,7 +364,7 @@ fn a_server_that_asks_for_a_certificate_gets_it() {
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "yes");
+    let world = world_of(&secure, &secure.server(), "yes");
     let mut client = world.connect();
     let own = secure.authority.issue("client", &["client"], Validity::Now);
     let other = secure.authority.issue("other", &["client"], Validity::Now);
@@ -493,14 +425,11 @@ fn files_that_cannot_be_used_are_named() {
         set_path(&world, "tls_ca_file", authorities);
         set_path(&world, "tls_cert_file", certificate.unwrap_or(&none));
         set_path(&world, "tls_key_file", key.unwrap_or(&none));
-        until(
-            &world,
-            &format!("last_error LIKE {}", literal(&format!("TLS: %{why}%"))),
-        );
+        world.wait_for_status(&format!("last_error LIKE {}", literal(&format!("TLS: %{why}%"))));
     }
     set_path(&world, "tls_cert_file", &own.certificate);
     set_path(&world, "tls_key_file", &own.key);
-    until(&world, "connected");
+    world.wait_for_status("connected");
     if let Ok(group) = std::fs::metadata(&own.key).map(|metadata| metadata.gid())
         && chown(&own.key, Some(0), Some(group)).is_ok()
     {
@@ -509,7 +438,7 @@ fn files_that_cannot_be_used_are_named() {
             set_permissions(&own.key, Permissions::from_mode(mode)).unwrap();
             let options = format!(
                 "{}, tls_cert_file {}, tls_key_file {}",
-                secure.options(),
+                options(&secure),
                 quoted(&own.certificate),
                 quoted(&own.key)
             );
@@ -523,11 +452,11 @@ fn files_that_cannot_be_used_are_named() {
 #[test]
 fn what_a_reload_brings_holds_for_new_connections() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     let file = secure.authority.write("trusted.pem", "", 0o644);
     set_path(&world, "tls_ca_file", &file);
     world.postgres.set_conf("pg_redis_cache.url", &secure.url());
-    until(&world, "last_error LIKE 'TLS: %trusted.pem%'");
+    world.wait_for_status("last_error LIKE 'TLS: %trusted.pem%'");
     let other = Authority::new("another authority");
     let copy = |authority: &Authority| {
         let text = std::fs::read_to_string(authority.certificate()).unwrap();
@@ -535,10 +464,10 @@ fn what_a_reload_brings_holds_for_new_connections() {
         world.postgres.reload();
     };
     copy(&other);
-    until(&world, "NOT connected AND last_error LIKE '%UnknownIssuer%'");
+    world.wait_for_status("NOT connected AND last_error LIKE '%UnknownIssuer%'");
     // Nothing but the file's content has changed.
     copy(&secure.authority);
-    until(&world, "connected");
+    world.wait_for_status("connected");
     let mut client = world.connect();
     // The authorities of the settings are there for every server.
     serve(&mut client, &format!("host_port {}", literal(&secure.url())));
@@ -548,7 +477,7 @@ fn what_a_reload_brings_holds_for_new_connections() {
 #[test]
 fn only_a_superuser_names_files() {
     let secure = Secure::new();
-    let world = secure.world(&secure.server(), "no");
+    let world = world_of(&secure, &secure.server(), "no");
     set_path(&world, "tls_ca_file", &secure.authority.certificate());
     world.execute("CREATE ROLE plain; GRANT USAGE ON FOREIGN DATA WRAPPER redis_cache_fdw TO plain; GRANT ALL ON SCHEMA public TO plain");
     let mut client = world.connect();

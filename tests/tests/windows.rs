@@ -304,3 +304,24 @@ fn a_purge_waits_for_what_is_on_its_way() {
     assert_ne!(cached(&world), "2");
     assert_in_step(&world);
 }
+
+/// The view looks up the places, and then the worker publishes the list: that it had not is no want of a place.
+#[test]
+fn a_list_that_is_published_meanwhile_is_not_told_to_want_places() {
+    let world = world();
+    let worker = world.worker_pid();
+    world.postgres.signal(worker, libc::SIGSTOP);
+    world.set_list(
+        "doc:{id} => SELECT version FROM doc; again:{id} => SELECT version FROM doc WITH (name = again)",
+    );
+    let states = "CREATE TABLE seen AS SELECT name, problem FROM redis_cache.mappings";
+    let reader = waiting(&world, "places", SHORT, states);
+    sleep(Duration::from_millis(400));
+    world.postgres.signal(worker, libc::SIGCONT);
+    end(reader);
+    let row = world
+        .connect()
+        .query_one("SELECT count(*), min(problem) FROM seen", &[])
+        .expect("the table can be read");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, Option<&str>>(1)), (2, None));
+}
