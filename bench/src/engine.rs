@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pg_redis_cache_core::encode::key::key_hash;
 use pg_redis_cache_core::redis::{
-    Address, Chunk, Engine, EngineHandle, Event, Expiry, Request, Settings, Setup, Target,
+    Address, Chunk, Engine, EngineHandle, Event, Expiry, Request, Settings, Setup, Target, new_instance,
 };
 use pg_redis_cache_tests::Redis;
 
@@ -156,6 +156,7 @@ impl Running {
             name: "bench".to_owned(),
             label: String::new(),
             owner: "bench".to_owned(),
+            instance: new_instance(),
             // No hash is ever sent.
             hash_fields: |_, _| None,
             marker: None,

@@ -1,6 +1,6 @@
 //! How many rows a second the worker brings to Redis when it is what all wait for.
 
-use pg_redis_cache_tests::World;
+use pg_redis_cache_tests::{World, WorldBuilder};
 
 use crate::Effort;
 use crate::load::{STEADY, redis_benchmark, seconds, settle, worker_pid};
@@ -26,10 +26,11 @@ pub fn measure(effort: Effort) -> Section {
     );
     let mut section = Section::new("Rows a second through the worker", &about);
     let string = world(
+        World::builder(),
         "key:{id} => SELECT value FROM public.kv WITH (format = string)",
         rows,
     );
-    let hash = world("key:{id} => SELECT value FROM public.kv", rows);
+    let hash = world(World::builder(), "key:{id} => SELECT value FROM public.kv", rows);
     let mut values: [Vec<f64>; 3] = Default::default();
     for round in 0..=rounds {
         let rates = [
@@ -53,8 +54,9 @@ pub fn measure(effort: Effort) -> Section {
     section
 }
 
-fn world(mapping: &str, rows: usize) -> World {
-    let world = World::builder()
+/// A server with so many rows, mapped.
+pub fn world(builder: WorldBuilder, mapping: &str, rows: usize) -> World {
+    let world = builder
         .conf_text(STEADY)
         .conf("pg_redis_cache.queue_size", "1GB")
         .start();
@@ -67,7 +69,8 @@ fn world(mapping: &str, rows: usize) -> World {
     world
 }
 
-fn drain(world: &World, rows: usize) -> f64 {
+/// Makes a backlog of all rows and has it sent; returns the rows a second.
+pub fn drain(world: &World, rows: usize) -> f64 {
     let worker = worker_pid(world);
     world.postgres.signal(worker, STOP);
     let mut client = world.connect();
@@ -93,7 +96,7 @@ fn drain(world: &World, rows: usize) -> f64 {
 fn sets(world: &World) -> i64 {
     let row = world
         .connect()
-        .query_one("SELECT sets FROM redis_cache.stats", &[]);
+        .query_one("SELECT sets FROM redis_cache.stats WHERE name = 'kv'", &[]);
     row.expect("the view can be read").get(0)
 }
 

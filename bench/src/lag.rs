@@ -128,7 +128,8 @@ fn round(world: &World, run: &Run<'_>) -> Round {
     }
 }
 
-fn status(client: &mut Client) -> [f64; 2] {
+/// Milliseconds that half of the commits, and all but one in a hundred, took since the statistics were reset.
+pub fn status(client: &mut Client) -> [f64; 2] {
     let sql = "SELECT (1e3 * extract(epoch FROM lag_p50))::float8, (1e3 * extract(epoch FROM lag_p99))::float8 \
                FROM redis_cache.status";
     let row = client.query_one(sql, &[]).expect("the view can be read");

@@ -16,6 +16,7 @@ mod engine;
 mod fdw;
 mod feed;
 mod lag;
+mod links;
 mod load;
 mod machine;
 mod memory;
@@ -92,6 +93,11 @@ const PARTS: &[Part] = &[
         name: "worker",
         usual: true,
         measure: feed::measure,
+    },
+    Part {
+        name: "links",
+        usual: true,
+        measure: links::measure,
     },
     Part {
         name: "memory",
