@@ -50,28 +50,6 @@ impl RedisCluster {
         cluster
     }
 
-    /// Waits until the replicas have all that was written to their masters. (WAIT knows only of what its own connection has
-    /// written.)
-    ///
-    /// # Panics
-    /// If they do not get it.
-    pub fn await_copies(&self) {
-        let offset = |node: &Redis, name: &str| -> Option<u64> {
-            let info = node.cli(&["--raw", "INFO", "replication"]);
-            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse().ok()
-        };
-        let masters = self.nodes.iter().enumerate();
-        let masters = masters.filter(|(_, node)| node.cli(&["ROLE"]).contains("\"master\""));
-        for (place, master) in masters {
-            let written = offset(master, "master_repl_offset:");
-            let replica = &self.nodes[self.replica_of(place)];
-            eventually("a replica to have all of its master", LIMIT, || {
-                (written.is_some() && offset(replica, "slave_repl_offset:") >= written).then_some(())
-            });
-        }
-    }
-
     /// So many masters with a replica each, where everybody, the nodes themselves too, reaches a node by a [`Proxy`], but
     /// for their gossip and for the tests' own connections.
     ///
@@ -215,19 +193,26 @@ impl RedisCluster {
         self.await_ok();
     }
 
-    /// Waits until every node that runs finds the cluster whole.
+    /// Waits until every node that runs finds the cluster whole, and knows all others: who has just been met by one is not
+    /// known to the rest yet.
+    ///
+    /// # Panics
+    /// If that does not come about.
     pub fn await_ok(&self) {
         eventually("a cluster in state ok", LIMIT, || {
+            let running = self.nodes.iter().filter(|node| node.is_running());
+            let ids: Vec<String> = running.clone().map(id_of).collect();
             let is_ok = |node: &Redis| {
                 let info = node.cli(&["CLUSTER", "INFO"]);
+                let known = node.cli(&["CLUSTER", "NODES"]);
                 info.contains("cluster_state:ok")
                     && info.contains("cluster_slots_ok:16384")
+                    && ids.iter().all(|id| known.contains(id))
                     && !node
                         .cli(&["INFO", "replication"])
                         .contains("master_link_status:down")
             };
-            let mut running = self.nodes.iter().filter(|node| node.is_running());
-            running.all(is_ok).then_some(())
+            running.clone().all(is_ok).then_some(())
         });
     }
 
@@ -303,6 +288,26 @@ impl RedisCluster {
         self.await_ok();
     }
 
+    /// Waits until the replicas have all that was written to their masters. (WAIT knows only of what its own connection has
+    /// written.)
+    ///
+    /// # Panics
+    /// If they do not get it.
+    pub fn await_copies(&self) {
+        let offset = |node: &Redis, name: &str| -> Option<u64> {
+            let info = node.cli(&["--raw", "INFO", "replication"]);
+            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        for master in self.master_numbers() {
+            let written = offset(&self.nodes[master], "master_repl_offset:");
+            let replica = &self.nodes[self.replica_of(master)];
+            eventually("a replica to have all of its master", LIMIT, || {
+                (written.is_some() && offset(replica, "slave_repl_offset:") >= written).then_some(())
+            });
+        }
+    }
+
     /// What lies before a node.
     ///
     /// # Panics
@@ -356,11 +361,12 @@ impl RedisCluster {
     }
 
     fn id(&self, node: usize) -> String {
-        self.nodes[node]
-            .cli(&["CLUSTER", "MYID"])
-            .trim_matches('"')
-            .to_owned()
+        id_of(&self.nodes[node])
     }
+}
+
+fn id_of(node: &Redis) -> String {
+    node.cli(&["CLUSTER", "MYID"]).trim_matches('"').to_owned()
 }
 
 /// Of a line of CLUSTER NODES what all nodes should say: id, role, master and slots.

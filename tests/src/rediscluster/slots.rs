@@ -66,11 +66,7 @@ impl RedisCluster {
         let mut node = self.nodes[node].connection();
         let mut found: Vec<(usize, u16)> = Vec::new();
         for (place, key) in keys.iter().enumerate() {
-            let slot: u16 = redis::cmd("CLUSTER")
-                .arg("KEYSLOT")
-                .arg(key)
-                .query(&mut node)
-                .expect("a slot");
+            let slot = slot_of(&mut node, key);
             // Who has not the slot says who has it.
             let is_there = redis::cmd("EXISTS").arg(key).query::<i64>(&mut node).is_ok();
             if is_there && found.iter().all(|(_, other)| *other != slot) {
@@ -109,16 +105,8 @@ impl RedisCluster {
         let answer = self.nodes[node].cli(&["CLUSTER", "BUMPEPOCH"]);
         let epoch: Option<u64> = answer.split(' ').nth(1).and_then(|epoch| epoch.parse().ok());
         let epoch = epoch.unwrap_or_else(|| panic!("no new epoch: {answer}"));
-        let id = self.id(node);
-        let knows = |other: &Redis| {
-            let nodes = other.cli(&["CLUSTER", "NODES"]);
-            let line = nodes.lines().find(|line| line.starts_with(&id));
-            let known = line.and_then(|line| line.split(' ').nth(6)?.parse().ok());
-            known >= Some(epoch)
-        };
-        eventually("the others to know of an epoch", LIMIT, || {
-            let mut others = others.iter().map(|other| &self.nodes[*other]);
-            others.all(knows).then_some(())
+        self.await_word_of(node, others, |fields| {
+            fields.get(6).and_then(|known| known.parse().ok()) >= Some(epoch)
         });
     }
 
@@ -129,17 +117,20 @@ impl RedisCluster {
     pub fn take_over(&self, replica: usize, others: &[usize]) {
         let answer = self.nodes[replica].cli(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
         assert_eq!(answer, "OK");
-        let id = self.id(replica);
+        self.await_word_of(replica, others, |fields| {
+            fields.get(2).is_some_and(|flags| flags.contains("master"))
+        });
+    }
+
+    /// Waits until what each of these others says of a node, the fields of its line of CLUSTER NODES, is as wanted.
+    fn await_word_of(&self, node: usize, others: &[usize], is_wanted: impl Fn(&[&str]) -> bool) {
+        let id = self.id(node);
         let knows = |other: &Redis| {
             let nodes = other.cli(&["CLUSTER", "NODES"]);
             let line = nodes.lines().find(|line| line.starts_with(&id));
-            line.is_some_and(|line| {
-                line.split(' ')
-                    .nth(2)
-                    .is_some_and(|flags| flags.contains("master"))
-            })
+            line.is_some_and(|line| is_wanted(&line.split(' ').collect::<Vec<_>>()))
         };
-        eventually("the others to know of a new master", LIMIT, || {
+        eventually("the others to hear of a node", LIMIT, || {
             let mut others = others.iter().map(|other| &self.nodes[*other]);
             others.all(knows).then_some(())
         });
@@ -167,11 +158,7 @@ impl RedisCluster {
         let port = self.nodes[to].port();
         let (from_id, to_id) = (self.id(from), self.id(to));
         let (mut from, mut to) = (self.nodes[from].connection(), self.nodes[to].connection());
-        let slot: u16 = redis::cmd("CLUSTER")
-            .arg("KEYSLOT")
-            .arg(key)
-            .query(&mut from)
-            .expect("a slot");
+        let slot = slot_of(&mut from, key);
         let set = |node: &mut redis::Connection, state: &str, id: &str| {
             let mut command = redis::cmd("CLUSTER");
             command.arg("SETSLOT").arg(slot).arg(state).arg(id);
@@ -205,4 +192,10 @@ impl RedisCluster {
         set(&mut to, "NODE", &to_id);
         set(&mut from, "NODE", &to_id);
     }
+}
+
+/// The slot of a key, as a node tells it.
+fn slot_of(node: &mut redis::Connection, key: &str) -> u16 {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("KEYSLOT").arg(key).query(node).expect("a slot")
 }

@@ -204,23 +204,16 @@ impl Cluster {
         self.await_ok();
     }
 
-    /// Waits until every node that runs finds the cluster whole.
+    /// Waits until every node that runs finds the cluster whole, and knows all others: who has just been met by one is not
+    /// known to the rest yet.
     pub fn await_ok(&self) {
         eventually("a cluster in state ok", || {
-            self.nodes.iter().all(|node| match node.try_client() {
-                None => true,
-                Some(mut client) => {
-                    let info: String = redis::cmd("CLUSTER")
-                        .arg("INFO")
-                        .query(&mut client)
-                        .unwrap_or_default();
-                    let replication: String =
-                        redis::cmd("INFO").arg("replication").query(&mut client).unwrap();
-                    info.contains("cluster_state:ok")
-                        && info.contains("cluster_slots_ok:16384")
-                        && !replication.contains("master_link_status:down")
-                }
-            })
+            let mut running: Vec<_> = self.nodes.iter().filter_map(Node::try_client).collect();
+            let ids: Vec<String> = running
+                .iter_mut()
+                .map(|node| said(node, &["CLUSTER", "MYID"]))
+                .collect();
+            running.iter_mut().all(|node| is_ok(node, &ids))
         });
     }
 
@@ -339,6 +332,24 @@ impl Cluster {
         }
         all
     }
+}
+
+/// What a node answers; nothing if it does not.
+fn said(node: &mut redis::Connection, words: &[&str]) -> String {
+    let answer = redis::cmd(words[0]).arg(&words[1..]).query(node);
+    answer.unwrap_or_default()
+}
+
+/// Whether a node finds the cluster whole and knows all of these.
+fn is_ok(node: &mut redis::Connection, ids: &[String]) -> bool {
+    let info = said(node, &["CLUSTER", "INFO"]);
+    let known = said(node, &["CLUSTER", "NODES"]);
+    info.contains("cluster_state:ok")
+        && info.contains("cluster_slots_ok:16384")
+        && ids.iter().all(|id| !id.is_empty() && known.contains(id))
+        && said(node, &["INFO", "replication"])
+            .lines()
+            .all(|line| line != "master_link_status:down")
 }
 
 fn cli(args: &[&str]) {

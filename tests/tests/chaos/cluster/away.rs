@@ -11,7 +11,6 @@ use pg_redis_cache_tests::{Dice, STEADY, eventually};
 
 use super::{Cluster, KEYS, hold};
 use crate::deployment::{Fault, failover, fault, outdating};
-use crate::raised::Raised;
 use crate::run::SOON;
 use crate::server_faults::pause;
 
@@ -71,7 +70,7 @@ impl Cluster {
 
     /// Waits until what these masters had is fresh, and some of what one of them has been given.
     fn write_on(&self, others: &[usize], to: usize, given: &[i32]) {
-        let raised: Raised = self.are_fresh(others, given);
+        let raised = self.are_fresh(others, given);
         let mut to = self.nodes.nodes[to].connection();
         // Not all of it: what the worker has no answer to waits for the master that is away (rule 5).
         eventually("some of what was given away to be fresh", SOON, || {

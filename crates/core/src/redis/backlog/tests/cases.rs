@@ -2,31 +2,22 @@
 
 use super::*;
 
-/// Two keys of different masters.
-fn two_keys(world: &World) -> (&'static str, &'static str) {
-    let owner = |key: &str| world.owners[&slot(key.as_bytes())];
-    let other = KEYS.into_iter().find(|key| owner(key) != owner(KEYS[0]));
-    (KEYS[0], other.unwrap())
-}
-
-/// A lane whose keys have more than one master, where nothing happens by chance.
-fn quiet_lane() -> Lane {
-    let mut lane = (1..)
-        .map(Lane::new)
-        .find(|lane| {
-            let owner = |key: &&str| lane.world.owners[&slot(key.as_bytes())];
-            KEYS.iter().any(|key| owner(key) != owner(&KEYS[0]))
-        })
-        .unwrap();
-    lane.world.is_quiet = true;
-    lane
+/// A lane where nothing happens by chance, two keys of different masters, and the number of the first one's.
+fn quiet_lane() -> (Lane, [&'static str; 2], usize) {
+    for mut lane in (1..).map(Lane::new) {
+        let owner = |key: &str| lane.world.owners[&slot(key.as_bytes())];
+        let at = owner(KEYS[0]);
+        if let Some(other) = KEYS.into_iter().find(|key| owner(key) != at) {
+            lane.world.is_quiet = true;
+            return (lane, [KEYS[0], other], at);
+        }
+    }
+    unreachable!("some seed spreads the keys")
 }
 
 #[test]
 fn what_is_through_behind_a_chunk_that_is_held_up_is_told_too() {
-    let mut lane = quiet_lane();
-    let (away, other) = two_keys(&lane.world);
-    let at = lane.world.owners[&slot(away.as_bytes())];
+    let (mut lane, [away, other], at) = quiet_lane();
     lane.world.is_away[at] = true;
     for round in 0..600 {
         lane.write(&[if round == 0 { away } else { other }]);
@@ -55,8 +46,7 @@ fn what_is_through_behind_a_chunk_that_is_held_up_is_told_too() {
 
 #[test]
 fn a_slot_that_nobody_has_waits_and_nothing_for_it() {
-    let mut lane = quiet_lane();
-    let (orphan, other) = two_keys(&lane.world);
+    let (mut lane, [orphan, other], _) = quiet_lane();
     let number = slot(orphan.as_bytes());
     let whole = lane.world.table.clone();
     let mut table = Table::new(MASTERS, whole.numbering());
@@ -107,9 +97,7 @@ impl Lane {
 
 #[test]
 fn a_master_that_is_there_for_moments_only_strands_nothing() {
-    let mut lane = quiet_lane();
-    let (away, other) = two_keys(&lane.world);
-    let at = lane.world.owners[&slot(away.as_bytes())];
+    let (mut lane, [away, other], at) = quiet_lane();
     for _ in 0..20 {
         lane.write(&[away; 100]);
         lane.write(&[other]);
@@ -128,9 +116,7 @@ fn a_master_that_is_there_for_moments_only_strands_nothing() {
 
 #[test]
 fn what_comes_for_one_that_is_back_is_not_held() {
-    let mut lane = quiet_lane();
-    let (away, _) = two_keys(&lane.world);
-    let at = lane.world.owners[&slot(away.as_bytes())];
+    let (mut lane, [away, _], at) = quiet_lane();
     for _ in 0..10 {
         lane.write(&[away; 100]);
     }
@@ -147,9 +133,8 @@ fn what_comes_for_one_that_is_back_is_not_held() {
 
 #[test]
 fn nobody_wakes_for_a_time_that_has_passed() {
-    let mut lane = quiet_lane();
-    let (away, _) = two_keys(&lane.world);
-    lane.world.is_away[lane.world.owners[&slot(away.as_bytes())]] = true;
+    let (mut lane, [away, _], at) = quiet_lane();
+    lane.world.is_away[at] = true;
     lane.world.connect(&mut lane.backlog);
     lane.write(&[away]);
     lane.next.route_by(Some(&lane.world.table));
@@ -165,9 +150,7 @@ fn nobody_wakes_for_a_time_that_has_passed() {
 
 #[test]
 fn what_can_be_reached_is_written_while_a_master_is_away() {
-    let mut lane = quiet_lane();
-    let (away, other) = two_keys(&lane.world);
-    let at = lane.world.owners[&slot(away.as_bytes())];
+    let (mut lane, [away, other], at) = quiet_lane();
     for round in 0..20 {
         // In the middle of the first rounds something is sent there, and left behind.
         lane.world.is_away[at] = round > 0;
