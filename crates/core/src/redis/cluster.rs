@@ -351,3 +351,6 @@ async fn look_at(master: &Master, line: &mut Line) -> Result<View, Cause> {
     let host = master.seat.as_ref().map_or("", |seat| seat.node.host.as_str());
     line.view(host).await
 }
+
+#[cfg(test)]
+mod tests;

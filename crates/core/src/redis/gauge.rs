@@ -179,7 +179,7 @@ impl Gauge {
         self.errors.set(errors);
     }
 
-    fn figures(&self) -> ConnectionFigures {
+    pub fn figures(&self) -> ConnectionFigures {
         let client = self.client.get();
         // A mean of more than 2^32 exchanges is that of fewer.
         let answered = u32::try_from(self.answered.get()).unwrap_or(u32::MAX);

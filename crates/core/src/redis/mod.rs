@@ -37,6 +37,8 @@ mod control;
 mod diagnosis;
 #[cfg(test)]
 mod dice;
+#[cfg(test)]
+mod doorman;
 mod engine;
 mod episode;
 mod event;

@@ -88,6 +88,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::redis::cluster::tests::is_taken_over;
     use crate::redis::routes::tests::{shared, view_of};
 
     const OWN: [(&str, u16, &str); 2] = [("a", 1, "0-8191"), ("b", 2, "8192-16383")];
@@ -106,17 +107,7 @@ mod tests {
             control.believe(views);
         }
         control.believe(&agreed);
-        let is_lost = |event: &Event| {
-            matches!(
-                event,
-                Event::Lost {
-                    reason: LossReason::TakenOver,
-                    mapping: None,
-                    ..
-                }
-            )
-        };
-        std::iter::from_fn(|| reader.try_recv()).any(|event| is_lost(&event))
+        is_taken_over(&reader)
     }
 
     #[test]

@@ -10,14 +10,20 @@ use crate::redis::engine::{Setup, new_instance};
 use crate::redis::event::EventReader;
 use crate::redis::{Address, event};
 
-/// What the node with that id tells of a cluster of these, in the order of their ids.
-pub(in crate::redis) fn view_of(teller: &str, nodes: &[(&str, u16, &str)]) -> View {
+/// What the node with that id answers to CLUSTER NODES in a cluster of these, in the order of their ids, all of this
+/// epoch.
+pub(in crate::redis) fn nodes_of(teller: &str, epoch: u64, nodes: &[(&str, u16, &str)]) -> String {
     let lines = nodes.iter().map(|(id, port, slots)| {
         let flags = if *id == teller { "myself,master" } else { "master" };
-        format!("{id} 127.0.0.1:{port}@1 {flags} - 0 0 1 connected {slots}")
+        format!("{id} 127.0.0.1:{port}@1 {flags} - 0 0 {epoch} connected {slots}")
     });
-    let lines: Vec<String> = lines.collect();
-    View::read(&Value::Array(vec![]), &lines.join("\n"), "127.0.0.1").unwrap()
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What is read out of that.
+pub(in crate::redis) fn view_of(teller: &str, nodes: &[(&str, u16, &str)]) -> View {
+    let nodes = nodes_of(teller, 1, nodes);
+    View::read(&Value::Array(vec![]), &nodes, "127.0.0.1").unwrap()
 }
 
 /// A cluster of these nodes, in the order of their ids; all slots are the first one's of whom `slots` says so.
@@ -40,8 +46,8 @@ pub(in crate::redis) fn shared() -> (Shared, EventReader) {
         address: Address::parse("redis-cluster://127.0.0.1:1").unwrap(),
         password: None,
         tls: None,
-        connect_timeout: Duration::from_secs(1),
-        command_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(60),
+        command_timeout: Duration::from_secs(60),
     };
     let (events, reader) = event::channel(Box::new(|| {}));
     (Shared::new(setup, settings, events).unwrap(), reader)

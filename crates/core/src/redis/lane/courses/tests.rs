@@ -1,22 +1,16 @@
 //! A lane between batches, with masters that are there, away, or gone.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
-
 use super::*;
 use crate::redis::batch::{Batch, InPart};
-use crate::redis::event::{Client, Event, EventReader, Server};
+use crate::redis::doorman::{Doorman, beside_others, server};
+use crate::redis::event::{Client, Event, EventReader};
 use crate::redis::fault::Fault;
 use crate::redis::queue::Queue;
 use crate::redis::routes::tests::{chart, shared};
 
-/// How long anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(3600);
 
 /// A lane of a cluster of two masters of which each has half of the slots.
@@ -60,69 +54,12 @@ impl Bench {
     }
 }
 
-fn server(run_id: &str) -> Server {
-    Server {
-        run_id: run_id.to_owned(),
-        replication_id: "data".to_owned(),
-        version: "Redis, version unknown".to_owned(),
-    }
-}
-
-/// As a lane runs: its openings are tasks beside it.
-async fn beside_others<T>(test: impl Future<Output = T>) -> T {
-    let tasks = LocalSet::new();
-    let ended = tokio::time::timeout(PATIENCE, tasks.run_until(test)).await;
-    ended.expect("it comes to an end")
-}
-
-/// A master that tells whoever connects who it is, and closes the connection over anything else that it is asked.
-struct Doorman {
-    port: u16,
-    listener: TcpListener,
-    run_id: &'static str,
-}
-
-impl Doorman {
-    async fn new(run_id: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self {
-            port: listener.local_addr().unwrap().port(),
-            listener,
-            run_id,
-        }
-    }
-
-    async fn stand(self) {
-        while let Ok((caller, _)) = self.listener.accept().await {
-            tokio::task::spawn_local(introduce(caller, self.run_id));
-        }
-    }
-}
-
-/// Answers to what [`Line`](crate::redis::line::Line) asks first.
-async fn introduce(mut caller: TcpStream, run_id: &str) {
-    let (mut asked, mut bytes) = (Vec::new(), [0; 4096]);
-    while !asked.ends_with(format!("{}\r\n", env!("CARGO_PKG_VERSION")).as_bytes()) {
-        let read = caller.read(&mut bytes).await.unwrap();
-        asked.extend_from_slice(&bytes[..read]);
-    }
-    let told = [
-        format!("redis_mode:cluster\r\nrun_id:{run_id}\r\n"),
-        "role:master\r\nmaster_replid:data\r\n".to_owned(),
-    ];
-    let told = told.map(|text| format!("${}\r\n{text}\r\n", text.len()));
-    let answers = format!("{}{}:7\r\n+OK\r\n+OK\r\n+OK\r\n", told[0], told[1]);
-    caller.write_all(answers.as_bytes()).await.unwrap();
-    let _ = caller.read(&mut bytes).await;
-}
-
 /// A lane that is about to open its lines to two masters that are there.
 async fn with_masters() -> Bench {
-    let doormen = [Doorman::new("process-a").await, Doorman::new("process-b").await];
-    let bench = Bench::new([doormen[0].port, doormen[1].port]);
-    for doorman in doormen {
-        tokio::task::spawn_local(doorman.stand());
-    }
+    let [(a, _), (b, _)] = [Doorman::new("process-a").await, Doorman::new("process-b").await];
+    let bench = Bench::new([a.port, b.port]);
+    a.stand();
+    b.stand();
     bench.all_are_met();
     bench
 }
