@@ -17,6 +17,7 @@ use super::fault::Cause;
 use super::gauge::Gauges;
 use super::line::Line;
 use super::master::Master;
+use super::openings::Others;
 use super::purge::{Purge, Step};
 use super::shared::Shared;
 use super::timer;
@@ -36,6 +37,7 @@ pub(super) struct Control {
     errands: UnboundedReceiver<Errand>,
     purges: VecDeque<Purge>,
     backoff: Backoff,
+    others: Others,
     patience: Backoff,
     /// Not before this time does it go on with the first purge, as the server has refused.
     purge_again: Option<tokio::time::Instant>,
@@ -49,6 +51,7 @@ impl Control {
             errands,
             purges: VecDeque::new(),
             backoff: Backoff::default(),
+            others: Others::default(),
             patience: Backoff::default(),
             purge_again: None,
             gauges: Gauges::new("control".to_owned()),
@@ -84,18 +87,17 @@ impl Control {
         loop {
             let prospects = shared.prospects();
             let wait = self.backoff.next(shared.tuning().backoff_max);
-            let gauges = &mut self.gauges;
+            let (gauges, others) = (&mut self.gauges, &self.others);
             let attempt = async {
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = shared.changed.notified() => {}
-                }
+                others.wait(&shared, wait).await;
                 let Some(master) = shared.routes().masters.first().cloned() else {
                     return Err(Cause::Reconfigured);
                 };
                 let gauge = gauges.of(&shared, &master);
-                let line = shared.open(&master, &gauge).await?;
-                Ok((master, line))
+                others.watch(&master);
+                let opened = shared.open(&master, &gauge).await;
+                others.heed(&opened);
+                Ok((master, opened?))
             };
             let mut attempt = std::pin::pin!(attempt);
             let result = loop {

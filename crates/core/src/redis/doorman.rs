@@ -13,7 +13,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::event::Server;
 
 /// How long anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// As lanes and control run: what they begin are tasks beside them.
 pub(super) async fn beside_others<T>(test: impl Future<Output = T>) -> T {

@@ -38,7 +38,7 @@ use super::fault::{Cause, Fault};
 use super::gauge::Gauges;
 use super::line::Line;
 use super::master::Master;
-use super::openings::Openings;
+use super::openings::{Openings, Others};
 use super::queue::Queue;
 use super::routes::Routes;
 use super::shared::Shared;
@@ -65,6 +65,8 @@ pub(super) struct Lane {
     lines: Vec<(Rc<Master>, Line)>,
     /// Of a server of its own; of a cluster whose masters do not agree.
     backoff: Backoff,
+    /// At a server of its own.
+    others: Others,
     /// One for each master of a cluster that has refused writes.
     courses: Vec<Course>,
     /// To masters of a cluster.
@@ -90,6 +92,7 @@ impl Lane {
             gauges: Gauges::new(format!("lane-{number}")),
             lines: Vec::new(),
             backoff: Backoff::default(),
+            others: Others::default(),
             courses: Vec::new(),
             openings: Openings::default(),
             settled: None,

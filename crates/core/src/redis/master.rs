@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::address::Place;
 use super::engine::Settings;
@@ -33,6 +33,8 @@ pub(super) struct Master {
     pub meeting: Mutex<()>,
     /// Lines that are open, of the lanes and the control.
     pub open: Cell<usize>,
+    /// Tells of each line to it that is opened.
+    pub opened: watch::Sender<()>,
 }
 
 /// A node's place in its cluster.
@@ -68,6 +70,7 @@ impl Master {
             swept: RefCell::new(None),
             meeting: Mutex::new(()),
             open: Cell::new(0),
+            opened: watch::Sender::new(()),
         })
     }
 

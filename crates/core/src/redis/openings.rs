@@ -1,10 +1,14 @@
 //! Lines that are being opened to the masters of a cluster, for a lane or the control.
 //!
 //! Each master has waits of its own: one that is away keeps nobody from the others. A change of the masters cuts the
-//! waits short, and ends the attempts at those that are none any more.
+//! waits short, and ends the attempts at those that are none any more. So does the first one who reaches a master for
+//! all who could not: otherwise all would be fresh again only once the last of them has waited to the end.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::backoff::Backoff;
@@ -30,6 +34,46 @@ struct Way {
     /// Attempts in a row that have failed.
     failures: u32,
     backoff: Backoff,
+    others: Others,
+}
+
+/// What others have reached since an attempt began that could not open a line. (Nobody is heeded after one that could:
+/// what breaks once it is open would be opened all the time.)
+#[derive(Clone, Default)]
+pub(super) struct Others(Rc<RefCell<Option<watch::Receiver<()>>>>);
+
+impl Others {
+    /// Waits so long before an attempt, unless settings or masters change, or one of them can open a line.
+    pub async fn wait(&self, shared: &Shared, wait: Duration) {
+        if wait.is_zero() {
+            return;
+        }
+        let others = self.0.take();
+        let reached = async {
+            match others {
+                // If the master has left, there is nothing to wait for either.
+                Some(mut others) => drop(others.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.changed.notified() => {}
+            () = reached => {}
+        }
+    }
+
+    /// Begins an attempt.
+    pub fn watch(&self, master: &Master) {
+        self.0.replace(Some(master.opened.subscribe()));
+    }
+
+    /// Ends it.
+    pub fn heed<T>(&self, opened: &Result<T, Cause>) {
+        if opened.is_ok() {
+            self.0.take();
+        }
+    }
 }
 
 impl Openings {
@@ -49,14 +93,12 @@ impl Openings {
             if std::mem::replace(&mut way.is_opening, true) {
                 continue;
             }
-            let wait = way.backoff.next(longest);
+            let (wait, others) = (way.backoff.next(longest), way.others.clone());
             let gauge = gauges.of(shared, master);
             let (shared, master) = (shared.clone(), master.clone());
             self.attempts.spawn_local(async move {
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = shared.changed.notified() => {}
-                }
+                others.wait(&shared, wait).await;
+                others.watch(&master);
                 let opened = open(&shared, &master, &gauge).await;
                 (master, opened)
             });
@@ -87,6 +129,7 @@ impl Openings {
         if let Some(way) = ways.find(|way| Rc::ptr_eq(&way.master, &master)) {
             way.is_opening = false;
             way.failures = if opened.is_ok() { 0 } else { way.failures + 1 };
+            way.others.heed(&opened);
         }
         (master, opened)
     }
@@ -119,6 +162,7 @@ fn way_to<'w>(ways: &'w mut Vec<Way>, master: &Rc<Master>) -> &'w mut Way {
             is_opening: false,
             failures: 0,
             backoff: Backoff::default(),
+            others: Others::default(),
         });
         ways.len() - 1
     });
@@ -144,16 +188,12 @@ pub(super) async fn open(shared: &Shared, master: &Rc<Master>, gauge: &Rc<Gauge>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
 
-    use tokio::task::LocalSet;
-
+    use super::super::doorman::{Doorman, PATIENCE, beside_others, server};
     use super::super::routes::tests::{chart, shared};
     use super::super::tuning::Tuning;
     use super::*;
-
-    /// How long anything may take before a test fails.
-    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Of two masters, of which the second one has another place each time: it need not have begun to wait.
     async fn change_until_all_are_tried(shared: Rc<Shared>) {
@@ -181,8 +221,68 @@ mod tests {
             backoff_max: Duration::from_secs(3600),
             ..Tuning::default()
         });
-        let tasks = LocalSet::new();
-        let changes = tasks.run_until(change_until_all_are_tried(Rc::new(shared)));
-        tokio::time::timeout(PATIENCE, changes).await.unwrap();
+        beside_others(change_until_all_are_tried(Rc::new(shared))).await;
+    }
+
+    /// Two who want a line to a master, of whom one is to wait for long, and what both get.
+    async fn first_and_last(could_open: bool) -> [Option<Opened>; 2] {
+        let (shared, _reader) = shared();
+        shared.tune(Tuning {
+            backoff_max: Duration::from_secs(3600),
+            ..Tuning::default()
+        });
+        let shared = Rc::new(shared);
+        let (doorman, _says) = Doorman::new("process-a").await;
+        shared.apply(&chart(&[("a", doorman.port, "0-16383")])).unwrap();
+        doorman.stand();
+        let master = &shared.routes().masters[0];
+        master.became(Arc::new(server("process-a")));
+        let [mut first, mut last] = [Openings::default(), Openings::default()];
+        let way = way_to(&mut last.ways, master);
+        while way.backoff.next(shared.tuning().backoff_max) < 2 * PATIENCE {}
+        way.others.watch(master);
+        way.others.heed(&match could_open {
+            true => Ok(()),
+            false => Err(Cause::Reconfigured),
+        });
+        for openings in [&mut last, &mut first] {
+            openings.open_missing(&shared, &mut Gauges::new("lane-0".to_owned()), &[]);
+            // It begins to wait.
+            tokio::task::yield_now().await;
+        }
+        let opened = first.next().await;
+        let other = match could_open {
+            // It would be there at once.
+            true => tokio::time::timeout(Duration::from_millis(100), last.next())
+                .await
+                .ok(),
+            false => Some(last.next().await),
+        };
+        [Some(opened), other]
+    }
+
+    #[tokio::test]
+    async fn who_reaches_a_master_ends_the_waits_of_all_who_could_not() {
+        let opened = beside_others(first_and_last(false)).await;
+        assert!(opened.iter().flatten().all(|(_, line)| line.is_ok()));
+        assert!(opened[1].is_some());
+    }
+
+    #[tokio::test]
+    async fn who_fails_after_another_has_reached_the_master_does_not_wait() {
+        let (shared, _reader) = shared();
+        shared.apply(&chart(&[("a", 1, "0-16383")])).unwrap();
+        let master = &shared.routes().masters[0];
+        let others = Others::default();
+        others.watch(master);
+        master.opened.send_replace(());
+        others.heed::<()>(&Err(Cause::Reconfigured));
+        beside_others(others.wait(&shared, 2 * PATIENCE)).await;
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_its_line_waits_all_the_same() {
+        let opened = beside_others(first_and_last(true)).await;
+        assert!(opened[0].is_some() && opened[1].is_none());
     }
 }

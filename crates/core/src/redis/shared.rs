@@ -193,6 +193,7 @@ impl Shared {
             Ok(line) => {
                 gauge.connected(line.id);
                 master.open.set(master.open.get() + 1);
+                master.opened.send_replace(());
                 self.tell_pool();
                 Ok(line)
             }

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::super::control::WATCH;
 use super::super::event::Client;
 use super::super::fault::Cause;
 use super::super::line::Line;
@@ -14,6 +15,8 @@ use super::Lane;
 
 /// How often a lane looks whether its cluster cannot be found.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a line has to live for what went before it not to count. The control's is asked something that often.
+const GOOD: Duration = WATCH;
 
 impl Lane {
     /// Makes sure that there is a line to the server, and that nothing sent through an earlier one can run any more; to
@@ -92,10 +95,14 @@ impl Lane {
         if self.has_line(master) {
             return true;
         }
-        self.pause().await;
+        let wait = self.backoff.next(shared.tuning().backoff_max);
+        self.others.wait(&shared, wait).await;
         self.gauges.keep(&routes.masters);
         let gauge = self.gauges.of(&shared, master);
-        match open(&shared, master, &gauge).await {
+        self.others.watch(master);
+        let opened = open(&shared, master, &gauge).await;
+        self.others.heed(&opened);
+        match opened {
             Ok(line) => {
                 self.lines.push((master.clone(), line));
                 true
@@ -177,8 +184,8 @@ impl Lane {
                 // A new line may be had at once all the same, and again nothing written through it: writes are paused, say.
                 // Each attempt holds the batch's other parts up.
                 self.spare(&master);
-            } else if line.since.elapsed() > self.shared.tuning().backoff_max {
-                // It was good for long, even if nothing was sent: the trouble before it is over.
+            } else if line.since.elapsed() > GOOD.min(self.shared.tuning().backoff_max) {
+                // It was good, even if nothing was sent: the trouble before it is over.
                 self.tries_at_once(&master);
             }
             self.shared.lose(&master, line, cause);
@@ -195,5 +202,37 @@ impl Lane {
             () = tokio::time::sleep(wait) => {}
             () = self.shared.changed.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::doorman::{PATIENCE, beside_others};
+    use crate::redis::queue::Queue;
+    use crate::redis::routes::tests::shared_at;
+    use crate::redis::tuning::Tuning;
+
+    #[tokio::test]
+    async fn who_could_not_reach_the_server_tries_again_once_another_has() {
+        let (shared, _reader) = shared_at("redis://127.0.0.1:1");
+        let longest = Duration::from_secs(3600);
+        shared.tune(Tuning {
+            backoff_max: longest,
+            ..Tuning::default()
+        });
+        let master = shared.routes().masters[0].clone();
+        let mut lane = Lane::new(Rc::new(shared), Rc::new(Queue::default()), 0);
+        assert!(!lane.open_line().await, "nobody is there");
+        while lane.backoff.next(longest) < 2 * PATIENCE {}
+        let other = async {
+            tokio::task::yield_now().await;
+            master.opened.send_replace(());
+        };
+        let again = async { tokio::join!(lane.open_line(), other) };
+        assert!(
+            !beside_others(again).await.0,
+            "nobody is there yet, but it has tried"
+        );
     }
 }

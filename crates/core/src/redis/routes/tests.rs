@@ -31,8 +31,13 @@ pub(in crate::redis) fn chart(nodes: &[(&str, u16, &str)]) -> Chart {
     Chart::of(&[view_of(nodes[0].0, nodes)]).unwrap()
 }
 
-/// What an engine of one lane begins with, and where its events are read.
+/// What an engine of one lane begins with that is to write to a cluster, and where its events are read.
 pub(in crate::redis) fn shared() -> (Shared, EventReader) {
+    shared_at("redis-cluster://127.0.0.1:1")
+}
+
+/// The same for any address.
+pub(in crate::redis) fn shared_at(address: &str) -> (Shared, EventReader) {
     let setup = Setup {
         lanes: 1,
         name: "test/1".to_owned(),
@@ -43,7 +48,7 @@ pub(in crate::redis) fn shared() -> (Shared, EventReader) {
         marker: None,
     };
     let settings = Settings {
-        address: Address::parse("redis-cluster://127.0.0.1:1").unwrap(),
+        address: Address::parse(address).unwrap(),
         password: None,
         tls: None,
         connect_timeout: Duration::from_secs(60),
