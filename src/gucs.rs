@@ -217,7 +217,7 @@ fn define_connection() {
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"pg_redis_cache.url",
-            c"Where Redis is: redis://[user:password@]host:port/db, rediss:// for TLS, or redis+unix:///path?db=n.",
+            c"Where Redis is: redis://[user:password@]host:port/db, redis+unix:///path?db=n, redis-sentinel://host:port,host:port/service/db or redis-cluster://host:port,host:port; rediss for TLS.",
             c"A password is never shown; better still, put it into password_file.",
             &URL_PLACEHOLDER,
             GucContext::Sighup,
@@ -431,7 +431,9 @@ fn guc_string(text: &[u8]) -> *mut c_char {
     copy.cast()
 }
 
-/// Puts a constant in the place of a value that may hold a password; refuses none.
+/// Puts a constant in the place of a value that may hold a password; refuses none. The same one for every value, also the
+/// empty one: where what guc.c holds has changed, a reload logs the text of the file (guc-file.l,
+/// ProcessConfigFileInternal).
 #[pg_guard]
 unsafe extern "C-unwind" fn check_secret(
     new: *mut *mut c_char,
@@ -441,11 +443,7 @@ unsafe extern "C-unwind" fn check_secret(
     // SAFETY: guc.c passes a valid string of its own allocator, and takes over what is put in its place.
     unsafe {
         let real = guc_string(nodes::bytes(*new));
-        let shown = guc_string(if nodes::bytes(*new).is_empty() {
-            b""
-        } else {
-            b"***"
-        });
+        let shown = guc_string(b"***");
         if real.is_null() || shown.is_null() {
             return false;
         }

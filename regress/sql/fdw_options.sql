@@ -2,6 +2,7 @@
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (hostport 'localhost:6379');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'localhost:x');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'redissss://:sesame@localhost:6379');
+CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'rediss://localhost:1,redis://localhost:2');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'rediss://localhost:1', tls_verify 'perhaps');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'localhost:1', cluster_mode 'perhaps');
 CREATE SERVER s FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port 'localhost:1', pool_max_size '128', cluster_mode 'true', colour 'red');

@@ -20,10 +20,9 @@ const UNKNOWN_FATE: &str = "What was being changed may have been changed, or may
 pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
     let cause = Cause::of_io(problem);
     let code = match cause.kind() {
-        // The latter is a sentinel's word: Redis's own is no trouble of connecting.
-        Trouble::Tls | Trouble::Auth => sqlstate::of(&cause),
-        // Whatever keeps a first connection from coming up.
-        _ => PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION,
+        // Nothing was lost: there was no connection yet.
+        Trouble::TimedOut | Trouble::Lost => PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION,
+        _ => sqlstate::of(&cause),
     };
     raise(
         code,
@@ -166,6 +165,7 @@ pub fn option(problem: &OptionProblem) -> ! {
         OptionProblem::Missing { .. } => PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND,
         OptionProblem::Value { .. }
         | OptionProblem::Address { .. }
+        | OptionProblem::MixedTls { .. }
         | OptionProblem::Url { .. }
         | OptionProblem::TwoAddresses => PgSqlErrorCode::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE,
     };

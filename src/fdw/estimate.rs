@@ -39,6 +39,9 @@ fn is_about_connections(code: PgSqlErrorCode) -> bool {
         code,
         PgSqlErrorCode::ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION
             | PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE
+            | PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
+            | PgSqlErrorCode::ERRCODE_TOO_MANY_CONNECTIONS
+            | PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
             | PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
             | PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
             | PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION

@@ -282,9 +282,9 @@ fn unreachable_redis(address: &Address, cause: &Cause) -> ! {
         cause.to_string(),
         match cause.kind() {
             Kind::Tls => {
-                "See redis_cache.status and the settings pg_redis_cache.url and pg_redis_cache.tls_…."
+                "See redis_cache.servers and the settings pg_redis_cache.url, pg_redis_cache.servers and pg_redis_cache.tls_…."
             }
-            _ => "See redis_cache.status and the setting pg_redis_cache.url.",
+            _ => "See redis_cache.servers and the settings pg_redis_cache.url and pg_redis_cache.servers.",
         },
     )
 }

@@ -19,9 +19,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The hints for want of an answer.
-const NO_PING: &str = "See redis_cache.status.";
+const NO_PING: &str = "See redis_cache.servers.";
 const NO_INVALIDATION: &str =
-    "An invalidation stays in the queue and is done when Redis is back. See redis_cache.status.";
+    "An invalidation stays in the queue and is done when Redis is back. See redis_cache.servers.";
 
 /// Deletes a key, in order with everything else that is on its way to Redis, and tells whether it was there.
 /// NULL if that cannot be told, because the connection was lost meanwhile.

@@ -91,8 +91,8 @@ fn check_connected(shared: Shared, mapping: u16) {
         raise(
             PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
             "Redis is not connected",
-            "",
-            "See redis_cache.status.",
+            "The server of the mapping is meant.",
+            "See redis_cache.servers.",
         );
     }
     if !relations::list_is_published() {

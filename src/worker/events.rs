@@ -66,6 +66,7 @@ impl Worker {
             }
             Event::Disconnected { fault } => self.destinations[at].went_away(&fault),
             Event::Refusing { fault } => self.destinations[at].refuses_writes(&fault),
+            Event::Unserved { fault } => self.destinations[at].lacks_masters(fault.as_ref()),
             Event::Full { fault } => self.destinations[at].has_no_memory(&fault),
             Event::Pong { ticket, round_trip } => {
                 let microseconds = round_trip.ok().map(|time| time.as_micros() as i64);

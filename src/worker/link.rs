@@ -1,5 +1,6 @@
 //! Where Redis is, the engine that leads there, and what this process sleeps on.
 use std::{
+    fmt::Display,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use pg_redis_cache_core::{
     coherence::Reason,
     config::DEFAULT_SERVER,
     encode::value::Value,
-    redis::{Address, Engine, Request, Secret, Settings, Setup, Tls, TlsSettings, Waker},
+    redis::{Address, Engine, Kind, Request, Secret, Settings, Setup, Tls, TlsSettings, Waker},
 };
 use pgrx::pg_sys;
 
@@ -43,11 +44,12 @@ impl Target {
         let address = Address::parse(&url).ok();
         let wants_tls = address.as_ref().is_some_and(Address::is_tls);
         let tls = wants_tls.then(|| TlsFiles::configured().read()).transpose();
+        let password = file_password(server, &url);
         Ok(Self {
-            password: file_password(server, &url)?,
+            password: password.map_err(|problem| trouble(Kind::Auth, &problem, address.as_ref()))?,
+            tls: tls.map_err(|problem| trouble(Kind::Tls, &problem, address.as_ref()))?,
             url,
             address,
-            tls: tls.map_err(|problem| format!("TLS: {problem}"))?,
             connect_timeout: gucs::connect_timeout(),
             command_timeout: gucs::command_timeout(),
         })
@@ -68,10 +70,18 @@ impl Target {
         Ok(Settings {
             address: address(server, &self.url)?,
             password: self.password.clone().map(Secret::new),
-            tls: tls.map_err(|problem| format!("TLS: {problem}"))?,
+            tls: tls.map_err(|problem| trouble(Kind::Tls, &problem, self.address()))?,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
         })
+    }
+}
+
+/// What keeps a connection from being made, as a [`Fault`](pg_redis_cache_core::redis::Fault) tells what ends one: `kind: message (address)`.
+fn trouble(kind: Kind, problem: &impl Display, address: Option<&Address>) -> String {
+    match address {
+        Some(address) => format!("{kind}: {problem} ({})", address.masked()),
+        None => format!("{kind}: {problem}"),
     }
 }
 
@@ -109,7 +119,10 @@ fn read_password(path: &str) -> Result<String, String> {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = std::str::from_utf8(line)
         .map_err(|_| format!("the password_file \"{path}\" has a first line that is not UTF-8"))?;
-    Ok(line.trim_end_matches('\r').to_string())
+    match line.trim_end_matches('\r') {
+        "" => Err(format!("the password_file \"{path}\" has an empty first line")),
+        password => Ok(password.to_string()),
+    }
 }
 
 impl Worker {
@@ -141,6 +154,7 @@ impl Worker {
             Some(engine) => engine.send(Request::Reconfigure(settings)),
             None => self.start_engine(at, settings),
         }
+        self.destinations[at].connects_otherwise();
     }
 
     fn start_engine(&mut self, at: usize, settings: Settings) {

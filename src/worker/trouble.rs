@@ -15,8 +15,12 @@ pub struct Troubles {
     settings: Option<String>,
     /// A connection is lost, or cannot be had.
     connection: bool,
+    /// That is in the log.
+    connection_logged: bool,
     /// Redis refuses writes for now; the connection itself is there.
     refusing: bool,
+    /// Slots of a cluster have no master.
+    unserved: bool,
     /// Redis has no memory for writes.
     full: Episode,
 }
@@ -49,14 +53,21 @@ impl Destination {
     /// A connection is lost, or cannot be had.
     pub(super) fn connection_in_trouble(&mut self, fault: &Fault) {
         self.note_error(&fault.to_string());
-        if !std::mem::replace(&mut self.troubles.connection, true) {
+        self.troubles.connection = true;
+        if !std::mem::replace(&mut self.troubles.connection_logged, true) {
             pgrx::log!("pg_redis_cache: {}", self.said(&fault.to_string()));
         }
     }
 
     /// All connections are there. Returns whether one was not.
     pub(super) fn connection_in_order(&mut self) -> bool {
+        self.troubles.connection_logged = false;
         std::mem::take(&mut self.troubles.connection)
+    }
+
+    /// What is in trouble now is so for other settings: it is logged again.
+    pub(super) fn connects_otherwise(&mut self) {
+        self.troubles.connection_logged = false;
     }
 
     /// Redis refuses writes for now.
@@ -64,6 +75,20 @@ impl Destination {
         self.note_error(&fault.to_string());
         if !std::mem::replace(&mut self.troubles.refusing, true) {
             pgrx::log!("pg_redis_cache: {}", self.said(&fault.to_string()));
+        }
+    }
+
+    /// Slots of a cluster have no master; or all of them have one.
+    pub(super) fn lacks_masters(&mut self, fault: Option<&Fault>) {
+        let had = std::mem::replace(&mut self.troubles.unserved, fault.is_some());
+        match fault {
+            Some(fault) => {
+                self.note_error(&fault.to_string());
+                let text = format!("{fault}; what is for their keys waits");
+                pgrx::log!("pg_redis_cache: {}", self.said(&text));
+            }
+            None if had => pgrx::log!("pg_redis_cache: {}", self.said("all slots have masters again")),
+            None => {}
         }
     }
 

@@ -186,10 +186,28 @@ impl RedisCluster {
 
     /// Adds a master without slots.
     pub fn join(&mut self) {
+        self.start_stranger();
+        self.admit_stranger();
+    }
+
+    /// Starts a node that no other one knows yet, behind the others.
+    pub fn start_stranger(&mut self) {
         self.add(&[]);
+    }
+
+    /// Makes the last node, a stranger until now, a master without slots.
+    pub fn admit_stranger(&self) {
         let last = self.nodes.len() - 1;
         let (known, new) = (self.address(self.host, 0), self.address(self.host, last));
         self.manage(&["add-node", &new, &known]);
+        self.await_ok();
+    }
+
+    /// Takes the last node, which has no slots any more, out of the cluster, and stops it.
+    pub fn leave(&mut self) {
+        let last = self.nodes.len() - 1;
+        self.manage(&["del-node", &self.address(self.host, 0), &self.id(last)]);
+        self.nodes.pop();
         self.await_ok();
     }
 

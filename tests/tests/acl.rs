@@ -1,6 +1,8 @@
 //! Users, passwords and permissions of Redis, for the worker and for foreign tables; unix sockets; and what the
 //! connections are called. What is forbidden is told, never left stale, and made good once it is allowed again.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use pg_redis_cache_tests::{Load, Redis, RowOracle, Trial, World, eventually, literal};
@@ -37,6 +39,34 @@ fn serve(world: &World, address: &str, user: &str) -> Client {
         ))
         .expect("the server is well formed");
     client
+}
+
+/// Where somebody listens who speaks another protocol; for the rest of the test's process.
+fn stranger() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it has one");
+    std::thread::spawn(move || {
+        for mut caller in listener.incoming().flatten() {
+            let _ = caller.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+        }
+    });
+    format!("redis://{address}/0")
+}
+
+#[test]
+fn who_speaks_another_protocol_is_told() {
+    let world = World::builder().start();
+    let address = stranger();
+    let mut client = serve(&world, &address, "username ''");
+    assert_eq!(
+        refused(&mut client, "SELECT * FROM h").0,
+        SqlState::PROTOCOL_VIOLATION
+    );
+    world.postgres.set_conf("pg_redis_cache.url", &address);
+    world.wait_for_status(&format!(
+        "NOT connected AND last_error LIKE {}",
+        literal(&format!("protocol: % ({address})"))
+    ));
 }
 
 fn bare(redis: &Redis) -> String {
@@ -288,6 +318,8 @@ fn each_kind_of_trouble_has_its_sqlstate() {
     let insert = "INSERT INTO h VALUES ('c', 'd')";
     run(&world.redis, &["CONFIG", "SET", "maxmemory", "1"]);
     assert_eq!(refused(&mut client, insert).0, SqlState::OUT_OF_MEMORY);
+    world.execute("INSERT INTO t VALUES (2, 'w')");
+    world.wait_for_status("last_error LIKE 'out of memory: % (redis://%)'");
     run(&world.redis, &["CONFIG", "SET", "maxmemory", "0"]);
     run(&world.redis, &["REPLICAOF", "127.0.0.1", "1"]);
     assert_eq!(

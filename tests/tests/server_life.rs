@@ -450,7 +450,7 @@ fn a_password_file_that_others_can_read_is_refused_until_they_cannot() {
         .postgres
         .append_conf(&format!("pg_redis_cache.password_file = '{}'\n", file.display()));
     world.restart_postgres(Shutdown::Fast);
-    world.wait_for_status("last_error ~ 'password_file' AND NOT connected");
+    world.wait_for_status("last_error LIKE 'auth: the password_file % (redis://%)' AND NOT connected");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     // Without a reload: such a file may also be one that is there only later.
     world.wait_for_status("connected");

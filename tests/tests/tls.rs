@@ -347,6 +347,12 @@ fn a_server_that_asks_for_a_certificate_gets_it() {
         &with(&other.issue("stranger", &["client"], Validity::Now)),
     );
     assert_no_tls(&mut client, "alert");
+    let expired = secure.authority.issue("late", &["client"], Validity::Past);
+    serve(&mut client, &with(&expired));
+    assert_no_tls(&mut client, "Expired");
+    set_path(&world, "tls_cert_file", &expired.certificate);
+    set_path(&world, "tls_key_file", &expired.key);
+    world.wait_for_status("NOT connected AND last_error LIKE 'TLS: %Expired%'");
     serve(&mut client, &with(&own));
     assert_eq!(count(&mut client), 0);
     set_path(&world, "tls_cert_file", &own.certificate);
@@ -425,7 +431,10 @@ fn files_that_cannot_be_used_are_named() {
         set_path(&world, "tls_ca_file", authorities);
         set_path(&world, "tls_cert_file", certificate.unwrap_or(&none));
         set_path(&world, "tls_key_file", key.unwrap_or(&none));
-        world.wait_for_status(&format!("last_error LIKE {}", literal(&format!("TLS: %{why}%"))));
+        world.wait_for_status(&format!(
+            "last_error LIKE {}",
+            literal(&format!("TLS: %{why}% (rediss://%)"))
+        ));
     }
     set_path(&world, "tls_cert_file", &own.certificate);
     set_path(&world, "tls_key_file", &own.key);

@@ -370,6 +370,41 @@ fn a_stop_does_not_wait_for_a_cluster_that_is_not_there() {
 }
 
 #[test]
+fn a_slot_without_a_master_is_told_and_holds_only_its_own_keys_up() {
+    let cluster = Cluster::start(3, false);
+    let slot: i64 = cluster.nodes[0].ask(&["CLUSTER", "KEYSLOT", "v:1"]).unwrap();
+    let slot = slot.to_string();
+    let owner = cluster.master_of("v:1");
+    for node in &cluster.nodes {
+        let _: () = node
+            .ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"])
+            .unwrap();
+    }
+    let mut bench = Bench::start(2, settings(&cluster.url()));
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"v:1"), b"1", Expiry::Never, false));
+    for node in &cluster.nodes {
+        let _: () = node.ask(&["CLUSTER", "DELSLOTS", &slot]).unwrap();
+    }
+    let place = bench.wait_for("the slot to be told", |event| {
+        matches!(event, Event::Unserved { fault: Some(_) })
+    });
+    let Event::Unserved { fault: Some(fault) } = &bench.events[place] else {
+        unreachable!()
+    };
+    let told = format!(
+        "rejected: CLUSTERDOWN no master has slot {slot} ({})",
+        cluster.url()
+    );
+    assert_eq!(fault.to_string(), told);
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"v:2"), b"2", Expiry::Never, false));
+    let _: () = cluster.nodes[owner].ask(&["CLUSTER", "ADDSLOTS", &slot]).unwrap();
+    bench.wait_after(place, "its master", |event| {
+        matches!(event, Event::Unserved { fault: None })
+    });
+    bench.write_and_wait(|chunk| chunk.store_text(target(0, b"v:1"), b"3", Expiry::Never, false));
+}
+
+#[test]
 fn a_node_that_has_left_the_cluster_does_not_stand_for_it() {
     let mut cluster = Cluster::start(3, false);
     cluster.join();

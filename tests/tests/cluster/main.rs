@@ -259,20 +259,26 @@ fn mappings_are_purged_while_slots_move() {
 }
 
 #[test]
-fn a_node_joins_and_another_leaves() {
-    let mut cluster = RedisCluster::start(3, false);
+fn a_node_joins_and_leaves() {
+    let mut cluster = RedisCluster::start(3, true);
     let world = world(&cluster);
+    cluster.start_stranger();
+    let oracle = Load::watch_cluster(&cluster, shape());
     let load = under_load(&world);
     let before = purges(&world);
-    cluster.join();
-    let oracle = Load::watch_cluster(&cluster, shape());
-    cluster.reshard(0, 3, 2000);
+    let new = cluster.nodes.len() - 1;
+    let masters = cluster.master_numbers();
+    cluster.admit_stranger();
+    cluster.reshard(masters[0], new, 2000);
     until_fresh(&world, "a node joined, 2000 slots moved to it");
     eventually("everything to be purged", SOON, || {
         (purges(&world) > before).then_some(())
     });
-    cluster.reshard(3, 1, 2000);
+    cluster.reshard(new, masters[1], 2000);
     until_fresh(&world, "a node gave 2000 slots up");
+    load.goes_on(30);
+    cluster.leave();
+    until_fresh(&world, "a node left");
     end(&world, &cluster, load);
     oracle.assert_held();
 }

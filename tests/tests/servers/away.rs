@@ -1,12 +1,17 @@
 //! One of several servers is away: nobody else is held up, and it is right when it is back.
 
-use pg_redis_cache_tests::{World, eventually};
+use pg_redis_cache_tests::{Redis, World, eventually};
 use postgres::{Client, NoTls};
 
 use super::{SOON, Two, exists};
 
 /// So much that the ring would be full several times over if the server that is away held its tail.
 fn load(two: &Two, rounds: usize) {
+    load_beside(two, ("here", &two.world.redis), rounds);
+}
+
+/// The same where this one is alive, and its table.
+fn load_beside(two: &Two, (table, redis): (&str, &Redis), rounds: usize) {
     let mut client = two.world.connect();
     for _ in 0..rounds {
         client
@@ -16,10 +21,10 @@ fn load(two: &Two, rounds: usize) {
             .unwrap();
         // Never more than the living one takes.
         let position: i32 = client
-            .query_one("SELECT v FROM here WHERE id = 200", &[])
+            .query_one(&format!("SELECT v FROM {table} WHERE id = 200"), &[])
             .unwrap()
             .get(0);
-        two.awaits(&two.world.redis, "here:200", &position.to_string());
+        two.awaits(redis, &format!("{table}:200"), &position.to_string());
     }
 }
 
@@ -64,6 +69,24 @@ fn one_that_is_killed_holds_nobody_up_and_is_right_when_it_is_back() {
     two.far.start_again();
     two.far.cli(&["HSET", "far:1", "v", "-1"]);
     assert_eq!(two.assert_rows().0, 200);
+    two.fill();
+}
+
+#[test]
+fn the_server_of_the_setting_url_holds_nobody_up_either() {
+    let mut two = Two::with(&[("pg_redis_cache.queue_size", "2MB")]);
+    two.fill();
+    two.world.redis.kill();
+    two.wait_until_connected("default", false);
+    load_beside(&two, ("far", &two.far), 40);
+    for (mapping, reason) in [("far", "queue"), ("far", "away"), ("here", "queue")] {
+        assert_eq!(two.purges(mapping, reason), 0, "{mapping}, {reason}");
+    }
+    assert!(two.purges("here", "away") > 0, "it was to be given up");
+    assert_eq!(two.figure("connected", "far"), "true");
+    two.world.redis.start_again();
+    two.world.redis.cli(&["HSET", "here:1", "v", "-1"]);
+    assert_eq!(two.assert_rows().1, 200);
     two.fill();
 }
 

@@ -35,6 +35,32 @@ fn a_password_in_a_url_of_the_list_goes_before_the_file() {
     assert_eq!(held.as_deref(), Some("2"));
 }
 
+/// The server logs the text of a setting that a reload has changed.
+#[test]
+fn a_password_that_comes_with_a_reload_is_not_in_the_log() {
+    let world = World::builder().start();
+    let secret = |number: u32| format!("redis://u:hunter{number}@127.0.0.1:1/0");
+    let lists = [
+        format!("x => {}", secret(1)),
+        String::new(),
+        format!("y => {}", secret(2)),
+    ];
+    let urls = [String::new(), secret(3), secret(4)];
+    for (list, url) in lists.iter().zip(&urls) {
+        world.postgres.set_conf("pg_redis_cache.servers", list);
+        world.postgres.set_conf("pg_redis_cache.url", url);
+        let wanted = [list, url].map(String::is_empty);
+        eventually("the settings to be read", SOON, || {
+            let sql = "SELECT current_setting('pg_redis_cache.servers') = '', current_setting('pg_redis_cache.url') = ''";
+            let row = world.connect().query_one(sql, &[]).unwrap();
+            ([row.get::<_, bool>(0), row.get(1)] == wanted).then_some(())
+        });
+    }
+    world.wait_for_status("last_error LIKE 'refused: %'");
+    let log = world.postgres.log();
+    assert!(!log.contains("hunter"), "{log}");
+}
+
 #[test]
 fn a_mapping_that_moves_leaves_nothing_behind_also_if_its_server_leaves_with_it() {
     let two = Two::new();

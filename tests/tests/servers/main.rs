@@ -6,6 +6,7 @@ use std::time::Duration;
 use pg_redis_cache_tests::{Redis, RowOracle, World, eventually};
 
 mod away;
+mod kinds;
 mod list;
 mod restart;
 

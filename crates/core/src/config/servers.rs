@@ -293,7 +293,7 @@ mod tests {
             [
                 "entry 2, character 19: the server \"default\" is the setting url",
                 "entry 3, character 41: an earlier entry has the same name",
-                "entry 4, character 59: the url is not valid: expected redis://, rediss:// or redis+unix:// at the beginning",
+                "entry 4, character 59: the url is not valid: expected redis://, rediss://, redis+unix://, redis-sentinel:// or redis-cluster:// at the beginning",
             ]
         );
     }

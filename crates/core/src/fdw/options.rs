@@ -39,6 +39,8 @@ pub enum OptionProblem {
     },
     /// An address of `host_port` is none.
     Address { node: usize, problem: AddressError },
+    /// Of the addresses of `host_port` this one is with TLS and the first one without, or the other way round.
+    MixedTls { node: usize },
     /// The address of `url` is none.
     Url { problem: AddressError },
     /// Both `url` and `host_port` say where one server is.
@@ -62,6 +64,9 @@ impl OptionProblem {
                 "Expected host:port, redis://host:port, rediss://host:port (TLS) or redis+unix:///path; several with a comma between."
                     .to_string()
             }
+            Self::MixedTls { .. } => {
+                "User and password are the same for all: give all of them rediss://, or none.".to_string()
+            }
             Self::Url { .. } => "Expected an address as in the setting pg_redis_cache.url.".to_string(),
             Self::TwoAddresses => "Give the server one of them.".to_string(),
             Self::Missing { name } => format!("Give {name} to the table, its server or its wrapper."),
@@ -80,6 +85,10 @@ impl fmt::Display for OptionProblem {
             } => write!(f, "invalid value for option \"{name}\": \"{given}\""),
             Self::Value { name, .. } => write!(f, "invalid value for option \"{name}\""),
             Self::Address { node, problem } => write!(f, "address {node} of option \"host_port\": {problem}"),
+            Self::MixedTls { node } => write!(
+                f,
+                "addresses 1 and {node} of option \"host_port\" are not both with TLS, or both without"
+            ),
             Self::Url { problem } => write!(f, "the address of option \"url\": {problem}"),
             Self::TwoAddresses => f.write_str("options \"url\" and \"host_port\" exclude each other"),
             Self::Missing { name } => write!(f, "option \"{name}\" is missing"),
@@ -320,20 +329,35 @@ fn read_addresses(option: &str, value: &str) -> Result<Vec<Address>, OptionProbl
     }
 }
 
-/// The addresses of an option `host_port`.
+/// The addresses of an option `host_port`. What has no scheme has TLS if the one before it has. The same credentials go to
+/// all of them, so none is without TLS beside one that has it.
 fn nodes(value: &str) -> Result<Vec<Address>, OptionProblem> {
-    let mut all = Vec::new();
-    for (index, node) in value.split(',').enumerate() {
-        let node = node.trim();
-        let parsed = if node.contains("://") {
-            Address::parse(node)
-        } else {
-            Address::parse(&format!("redis://{node}"))
+    // The commas in one of sentinels or of a cluster are its own.
+    let is_one = value
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.contains('-'));
+    let nodes: Vec<&str> = if is_one {
+        vec![value]
+    } else {
+        value.split(',').collect()
+    };
+    let mut all: Vec<Address> = Vec::new();
+    for (node, text) in (1..).zip(nodes) {
+        let text = text.trim();
+        let scheme = match all.last() {
+            _ if text.contains("://") => "",
+            Some(before) if before.is_tls() => "rediss://",
+            _ => "redis://",
         };
-        all.push(parsed.map_err(|problem| OptionProblem::Address {
-            node: index + 1,
-            problem,
-        })?);
+        let address = Address::parse(&format!("{scheme}{text}"));
+        let address = address.map_err(|problem| OptionProblem::Address { node, problem })?;
+        if all
+            .first()
+            .is_some_and(|first| first.is_tls() != address.is_tls())
+        {
+            return Err(OptionProblem::MixedTls { node });
+        }
+        all.push(address);
     }
     Ok(all)
 }

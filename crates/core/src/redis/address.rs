@@ -137,7 +137,9 @@ pub enum AddressError {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoScheme => f.write_str("expected redis://, rediss:// or redis+unix:// at the beginning"),
+            Self::NoScheme => f.write_str(
+                "expected redis://, rediss://, redis+unix://, redis-sentinel:// or redis-cluster:// at the beginning",
+            ),
             Self::UnknownScheme => {
                 f.write_str("the scheme must be redis, rediss, redis+unix, redis-sentinel, rediss-sentinel, redis-cluster or rediss-cluster")
             }

@@ -269,6 +269,13 @@ impl Chart {
         Some(&self.masters[usize::from(owner)].id)
     }
 
+    /// The first slot that no master has, and how many there are.
+    pub fn unserved(&self) -> Option<(u16, usize)> {
+        let mut without = (0..SLOTS).filter(|slot| self.owner(*slot).is_none());
+        let first = without.next()?;
+        Some((first, 1 + without.count()))
+    }
+
     /// Whether this master has a slot that was another's before.
     pub fn gives_more_to(&self, id: &str, before: &Self) -> bool {
         (0..SLOTS)

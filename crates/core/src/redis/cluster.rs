@@ -69,6 +69,8 @@ pub(super) struct ClusterControl<'c> {
     /// Since when all that is told is older than that.
     doubted: Option<Instant>,
     absent: Absent,
+    /// Whether slots have no master, as was told last.
+    lacks_masters: Option<bool>,
     /// How far the first purge has come.
     sweep: Option<Sweep>,
     patience: Backoff,
@@ -97,6 +99,7 @@ impl<'c> ClusterControl<'c> {
             known: None,
             doubted: None,
             absent: Absent::default(),
+            lacks_masters: None,
             sweep: None,
             patience: Backoff::default(),
             purge_again: None,
@@ -258,7 +261,26 @@ impl<'c> ClusterControl<'c> {
             self.shared.tell_trouble(self.shared.fault(cause));
             return None;
         }
+        self.tell_of_slots(&chart);
         Some(chart)
+    }
+
+    /// Tells once that slots have no master, and once that all have one.
+    fn tell_of_slots(&mut self, chart: &Chart) {
+        let without = chart.unserved();
+        if self.lacks_masters.replace(without.is_some()) == Some(without.is_some()) {
+            return;
+        }
+        let fault = without.map(|(first, count)| {
+            self.shared.fault(Cause::Server {
+                code: "CLUSTERDOWN".to_owned(),
+                text: match count {
+                    1 => format!("no master has slot {first}"),
+                    _ => format!("no master has {count} slots, the first {first}"),
+                },
+            })
+        });
+        self.shared.events.emit(Event::Unserved { fault });
     }
 
     /// A chart that is written by from now on, and the views that it follows from.

@@ -62,6 +62,8 @@ impl Control {
     pub async fn run(mut self) {
         loop {
             if self.shared.settings().address.cluster().is_some() {
+                // The connection to a server of its own is gone for good.
+                self.gauges.keep(&[]);
                 ClusterControl::new(&self.shared, &mut self.errands, &mut self.purges)
                     .run()
                     .await;

@@ -84,7 +84,7 @@ pub enum Event {
         /// The master's place.
         master: Option<HostPort>,
     },
-    /// A connection is lost or cannot be had. Once for each kind of trouble until the next `Connected`.
+    /// A connection is lost or cannot be had. Once for each kind of trouble until the next `Connected`, or other settings.
     Disconnected {
         /// Why.
         fault: Fault,
@@ -94,6 +94,11 @@ pub enum Event {
     Refusing {
         /// Why.
         fault: Fault,
+    },
+    /// Slots of the cluster have no master, so that what is for their keys waits and nobody refuses it; or all have one.
+    Unserved {
+        /// Which; `None`: they have masters again, or had all along.
+        fault: Option<Fault>,
     },
     /// The server has no memory for writes, whose keys are deleted instead. Once for each batch with any.
     Full {

@@ -296,6 +296,9 @@ fn kind_of_answer(code: &str, text: &str) -> Kind {
     }
 }
 
+/// Before the name of a command, in quotation marks, that the ACL forbids.
+const FORBIDDEN: &str = "no permissions to run the '";
+
 /// A text of this side, which quotes nothing but a certificate's names.
 fn in_short(mut text: String) -> String {
     text.retain(|c| !matches!(c, '\n' | '\r'));
@@ -303,8 +306,18 @@ fn in_short(mut text: String) -> String {
     text
 }
 
-/// What Redis said, cut where it begins to quote and where it gets long: it may quote a password, a key or a value.
+/// What Redis said, cut where it begins to quote and where it gets long: it may quote a password, a key or a value. The
+/// name of a command that a user may not run is neither (acl.c, getAclErrorMessage).
 pub fn first_words(text: &str) -> String {
+    if let Some((before, command)) = text.split_once(FORBIDDEN)
+        && let Some((name, _)) = command.split_once('\'')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"|-_.".contains(&byte))
+    {
+        let end = before.floor_char_boundary(LONGEST_TEXT);
+        return format!("{}{FORBIDDEN}{name}' command", &before[..end]);
+    }
     let end = text.find(['\'', '"', '`', '\n', '\r']).unwrap_or(text.len());
     let text = &text[..text.floor_char_boundary(end.min(LONGEST_TEXT))];
     text.trim_end_matches([' ', ':', ',', '(', '>']).to_owned()
@@ -326,6 +339,20 @@ mod tests {
         assert_eq!(first_words(no_memory), "command not allowed when used memory");
         assert_eq!(first_words("value is not an integer or out of range").len(), 39);
         assert_eq!(first_words(&"é".repeat(200)).len(), LONGEST_TEXT);
+    }
+
+    #[test]
+    fn a_forbidden_command_is_named() {
+        for text in [
+            "this user has no permissions to run the 'client|kill' command",
+            "User app has no permissions to run the 'hset' command",
+        ] {
+            assert_eq!(first_words(text), text);
+        }
+        assert_eq!(
+            first_words("this user has no permissions to run the 'a key' command"),
+            "this user has no permissions to run the"
+        );
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(super) struct Shared {
     left_behind: RefCell<VecDeque<Client>>,
     /// The trouble that the reader of the events was told last, until all lines are open again.
     trouble: RefCell<Option<Cause>>,
+    /// The settings under which that was.
+    trouble_under: Cell<u64>,
     refusing: Cell<bool>,
     pool_state: Cell<PoolState>,
 }
@@ -97,6 +99,7 @@ impl Shared {
             marker: RefCell::new(None),
             left_behind: RefCell::new(VecDeque::new()),
             trouble: RefCell::new(None),
+            trouble_under: Cell::new(0),
             refusing: Cell::new(false),
             pool_state: Cell::new(PoolState::default()),
         })

@@ -90,6 +90,39 @@ fn a_server_is_where_one_option_says() {
 }
 
 #[test]
+fn no_credentials_go_out_in_clear_beside_tls() {
+    let shown = |value: &str| {
+        let addresses = addresses(&given(&[("host_port", value)]))?.unwrap();
+        Ok(addresses
+            .iter()
+            .map(Address::masked)
+            .collect::<Vec<_>>()
+            .join(" "))
+    };
+    for (value, wanted) in [
+        ("a:1, b:2", "redis://a:1/0 redis://b:2/0"),
+        (
+            "rediss://a:1,b:2,c",
+            "rediss://a:1/0 rediss://b:2/0 rediss://c:6379/0",
+        ),
+        ("rediss-cluster://a:1,b:2", "rediss-cluster://a:1,b:2"),
+        (
+            "rediss-sentinel://a:1,b:2/main/3",
+            "rediss-sentinel://a:1,b:2/main/3",
+        ),
+    ] {
+        assert_eq!(shown(value).as_deref(), Ok(wanted));
+    }
+    for value in [
+        "rediss://a:1,redis://b:2",
+        "a:1,rediss://b:2",
+        "redis://a:1,rediss://b:2",
+    ] {
+        assert_eq!(shown(value), Err(OptionProblem::MixedTls { node: 2 }), "{value}");
+    }
+}
+
+#[test]
 fn a_table_over_a_mapping_has_no_other_meaning() {
     let options = given(&[("mapping", "users"), ("batch_size", "100")]);
     assert_eq!(check(Place::Table, &options), Ok(vec![]));

@@ -57,13 +57,12 @@ impl Shared {
         self.events.emit(Event::Full { fault });
     }
 
+    /// A line is lost, or cannot be had. Under other settings it is told again what the trouble is.
     pub fn tell_trouble(&self, fault: Fault) {
-        let is_known = self
-            .trouble
-            .borrow()
-            .as_ref()
-            .is_some_and(|known| known.is_like(&fault.cause));
-        if !is_known {
+        let is_like = |known: &Cause| known.is_like(&fault.cause);
+        let is_known = self.trouble.borrow().as_ref().is_some_and(is_like);
+        let under = self.trouble_under.replace(self.generation());
+        if !is_known || under != self.generation() {
             self.trouble.replace(Some(fault.cause.clone()));
             self.events.emit(Event::Disconnected { fault });
         }
@@ -102,5 +101,28 @@ impl Shared {
             },
             None => self.fault(cause),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::redis::routes::tests::shared_at;
+
+    #[tokio::test]
+    async fn the_same_kind_of_trouble_is_told_once_under_the_same_settings() {
+        let (shared, reader) = shared_at("redis://127.0.0.1:1");
+        let told = |seconds| {
+            let after = Duration::from_secs(seconds);
+            shared.tell_trouble(shared.fault(Cause::Timeout { after }));
+            let events = std::iter::from_fn(|| reader.try_recv());
+            let count = |event: &Event| matches!(event, Event::Disconnected { .. });
+            events.filter(count).count()
+        };
+        assert_eq!([told(1), told(2), told(3)], [1, 0, 0]);
+        shared.reconfigure((*shared.settings()).clone());
+        assert_eq!([told(4), told(5)], [1, 0]);
     }
 }
