@@ -46,8 +46,10 @@ fn stranger() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it has one");
     std::thread::spawn(move || {
+        let mut callers = Vec::new();
         for mut caller in listener.incoming().flatten() {
             let _ = caller.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+            callers.push(caller);
         }
     });
     format!("redis://{address}/0")
@@ -318,7 +320,7 @@ fn each_kind_of_trouble_has_its_sqlstate() {
     let insert = "INSERT INTO h VALUES ('c', 'd')";
     run(&world.redis, &["CONFIG", "SET", "maxmemory", "1"]);
     assert_eq!(refused(&mut client, insert).0, SqlState::OUT_OF_MEMORY);
-    world.execute("INSERT INTO t VALUES (2, 'w')");
+    world.execute("INSERT INTO t VALUES (2, 'w'); UPDATE t SET v = 'x'");
     world.wait_for_status("last_error LIKE 'out of memory: % (redis://%)'");
     run(&world.redis, &["CONFIG", "SET", "maxmemory", "0"]);
     run(&world.redis, &["REPLICAOF", "127.0.0.1", "1"]);

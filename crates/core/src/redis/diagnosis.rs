@@ -1,8 +1,8 @@
 //! Why a connection could not be opened, where the library's error does not tell.
 //!
-//! A server that has no room for a client (`maxclients`), or does not want its certificate (TLS 1.3), says so before
-//! anything is asked. The library's driver takes that and tells who asks later only that the connection has ended. Nor
-//! does it tell in which step of TLS its time was over. So one more connection is made, without the library, that goes
+//! A server that has no room for a client (`maxclients`), does not want its certificate (TLS 1.3), or speaks another
+//! protocol, says so before anything is asked. The library's driver takes that and tells who asks later only that the
+//! connection has ended. Nor does it tell in which step of TLS its time was over. So one more connection is made, without the library, that goes
 //! as far as the first answer. What it does not find out changes nothing. It takes `connect_timeout` at most, and is
 //! made only after a failure.
 
@@ -48,13 +48,30 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let said = timeout(limit, async { first_answer(socket.await?).await });
-    let cause = Cause::of_text(said.await.ok()?.ok()?.strip_prefix('-')?);
-    // Other errors are answers to the question, from a server that goes on.
-    let hangs_up = match &cause {
-        Cause::Server { code, .. } => code == "DENIED" || cause.kind() == Kind::PoolExhausted,
-        _ => false,
-    };
-    hangs_up.then_some(cause)
+    what_is_wrong(&said.await.ok()?.ok()?)
+}
+
+/// What a first answer says against whoever connects.
+fn what_is_wrong(answer: &str) -> Option<Cause> {
+    match answer.as_bytes().first()? {
+        b'-' => {
+            let cause = Cause::of_text(answer.strip_prefix('-')?);
+            // Other errors are answers to the question, from a server that goes on.
+            let hangs_up = match &cause {
+                Cause::Server { code, .. } => code == "DENIED" || cause.kind() == Kind::PoolExhausted,
+                _ => false,
+            };
+            hangs_up.then_some(cause)
+        }
+        b'+' => None,
+        // An alert (RFC 8446, 6).
+        0x15 => Some(Cause::Tls {
+            text: "the server speaks TLS: the address has to begin with rediss".to_owned(),
+        }),
+        _ => Some(Cause::Protocol {
+            expected: "an answer to PING",
+        }),
+    }
 }
 
 /// What goes wrong with TLS up to the first answer, if anything does.
@@ -67,7 +84,10 @@ async fn over_tls(tls: &Tls, host: &str, port: u16, limit: Duration) -> Option<C
     let error = match timeout_at(deadline, handshake).await {
         Ok(Ok(socket)) => {
             let answer = timeout_at(deadline, first_answer(socket));
-            answer.await.ok()?.err()?
+            match answer.await.ok()? {
+                Ok(answer) => return what_is_wrong(&answer),
+                Err(error) => error,
+            }
         }
         Ok(Err(error)) => error,
         Err(_) => tls::unanswered(limit),
@@ -88,5 +108,33 @@ async fn first_answer(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Re
 pub(super) fn no_tls() -> Cause {
     Cause::Tls {
         text: "the address wants TLS, and nothing is set up for it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_answer_tells_who_is_there() {
+        let kind = |answer| what_is_wrong(answer).map(|cause| cause.kind());
+        for fine in [
+            "+PONG\r\n",
+            "-NOAUTH Authentication required.\r\n",
+            "-LOADING Redis\r\n",
+            "",
+        ] {
+            assert_eq!(kind(fine), None, "{fine}");
+        }
+        assert_eq!(
+            kind("-ERR max number of clients reached\r\n"),
+            Some(Kind::PoolExhausted)
+        );
+        assert_eq!(
+            kind("-DENIED Redis is running in protected mode\r\n"),
+            Some(Kind::Rejected)
+        );
+        assert_eq!(kind("\u{15}\u{3}\u{1}\0\u{2}\u{2}F"), Some(Kind::Tls));
+        assert_eq!(kind("HTTP/1.0 400 Bad Request\r\n"), Some(Kind::Protocol));
     }
 }
