@@ -12,6 +12,7 @@
 //! What it does not: report errors. A server that does not start is a failed test, so everything here
 //! panics with the reason and the server's log.
 
+mod address;
 mod authority;
 mod folder;
 mod installation;
@@ -31,6 +32,7 @@ mod trial;
 mod version_oracle;
 mod world;
 
+pub use address::own_address;
 pub use authority::{Authority, Paper, Validity};
 pub use installation::{Installation, installation, repository};
 pub use load::{Dice, Done, Load, MAPPINGS, STEADY, Shape};

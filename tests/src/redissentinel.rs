@@ -36,7 +36,7 @@ pub struct RedisSentinel {
     pub replicas: Vec<Redis>,
     sentinels: Vec<Sentinel>,
     /// What all servers are called.
-    host: &'static str,
+    host: String,
     /// What of the master's url says who comes.
     credentials: String,
 }
@@ -73,7 +73,7 @@ impl RedisSentinel {
         RedisSentinel {
             replicas: Vec::new(),
             sentinels: vec![Sentinel::start(Some(tls), None, &lines)],
-            host: "127.0.0.1",
+            host: "127.0.0.1".to_owned(),
             credentials: String::new(),
         }
     }
@@ -83,7 +83,8 @@ impl RedisSentinel {
     /// # Panics
     /// If it does not come about, or the server's program cannot be a sentinel.
     pub fn around(master: &Redis) -> RedisSentinel {
-        RedisSentinel::configured(master, &watching("127.0.0.1", master))
+        let lines = watching("127.0.0.1", master);
+        RedisSentinel::made(master, "127.0.0.1", &[], || Sentinel::start(None, None, &lines))
     }
 
     /// The same of a master that speaks nothing but TLS, and is called `localhost` as all the others are: a certificate of
@@ -122,13 +123,30 @@ impl RedisSentinel {
         RedisSentinel::made(master, "127.0.0.1", &[], || Sentinel::start(None, None, lines))
     }
 
+    /// Three sentinels of a master that has these two replicas already, and of which nothing is asked but what `lines`
+    /// say: a whole configuration by which a sentinel at port 26379 watches a master `main`, but that each has a port of
+    /// its own. All servers are called `host`.
+    ///
+    /// # Panics
+    /// As [`around`](Self::around).
+    pub fn pasted(host: &str, replicas: Vec<Redis>, lines: &str) -> RedisSentinel {
+        let sentinel = || {
+            let port = Port::claim();
+            let lines = lines.replace("port 26379", &format!("port {}", port.number));
+            Sentinel::at(port, None, None, &lines)
+        };
+        let all = RedisSentinel {
+            replicas,
+            sentinels: (0..3).map(|_| sentinel()).collect(),
+            host: host.to_owned(),
+            credentials: String::new(),
+        };
+        all.await_ready();
+        all
+    }
+
     /// Such servers, called so, with these arguments of the replicas.
-    fn made(
-        master: &Redis,
-        host: &'static str,
-        more: &[&str],
-        sentinel: impl Fn() -> Sentinel,
-    ) -> RedisSentinel {
+    fn made(master: &Redis, host: &str, more: &[&str], sentinel: impl Fn() -> Sentinel) -> RedisSentinel {
         let port = master.port().to_string();
         admit(master);
         let mut args = vec!["--repl-diskless-sync-delay", "0"];
@@ -145,7 +163,7 @@ impl RedisSentinel {
         let all = RedisSentinel {
             replicas: vec![replica(), replica()],
             sentinels: (0..3).map(|_| sentinel()).collect(),
-            host,
+            host: host.to_owned(),
             credentials: master
                 .password()
                 .map_or_else(String::new, |password| format!(":{password}@")),
@@ -307,15 +325,25 @@ impl RedisSentinel {
 
 impl Sentinel {
     fn start(tls: Option<Port>, password: Option<&'static str>, lines: &str) -> Sentinel {
+        let port = Port::claim();
+        let lines = format!("port {}\nbind 127.0.0.1\n{lines}", port.number);
+        Sentinel::at(port, tls, password, &lines)
+    }
+
+    /// One whose lines say where it listens: at this port.
+    fn at(port: Port, tls: Option<Port>, password: Option<&'static str>, lines: &str) -> Sentinel {
         let mut sentinel = Sentinel {
             child: None,
-            port: Port::claim(),
+            port,
             tls,
             password,
             folder: Folder::new(),
         };
-        let (port, folder) = (sentinel.port.number, sentinel.folder.path().display());
-        let lines = format!("port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/log\n{lines}");
+        let (folder, socket) = (sentinel.folder.path().display(), sentinel.socket());
+        let lines = format!(
+            "dir {folder}\nlogfile {folder}/log\nunixsocket {}\n{lines}",
+            socket.display()
+        );
         fs::write(sentinel.configuration(), lines).expect("the folder is ours");
         // It writes there what it learns.
         if let Some(user) = process::server_user() {
@@ -324,6 +352,11 @@ impl Sentinel {
         }
         sentinel.start_again();
         sentinel
+    }
+
+    /// Where the harness asks it, whatever it speaks at its port.
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("sentinel.sock")
     }
 
     fn configuration(&self) -> PathBuf {
@@ -356,9 +389,7 @@ impl Sentinel {
 
     fn cli(&self, args: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
-        command
-            .args(["-p", &self.port.number.to_string(), "--no-raw"])
-            .args(args);
+        command.arg("-s").arg(self.socket()).arg("--no-raw").args(args);
         if let Some(password) = self.password {
             command.env("REDISCLI_AUTH", password);
         }

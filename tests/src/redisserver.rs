@@ -41,6 +41,7 @@ pub struct Redis {
     /// It speaks nothing else at its port.
     speaks_tls: bool,
     port: Port,
+    socket: PathBuf,
     folder: Folder,
 }
 
@@ -51,8 +52,8 @@ impl Redis {
     }
 
     /// A server with arguments, as `["--maxmemory", "2mb"]`. A `--requirepass` is used by
-    /// [`connection`](Self::connection) and [`url`](Self::url) too. With `--tls-cert-file` and no `--tls-port` it speaks
-    /// TLS at its port, and nothing else.
+    /// [`connection`](Self::connection) and [`url`](Self::url) too, and a `--unixsocket` by the first. With
+    /// `--tls-cert-file` and no `--tls-port` it speaks TLS at its port, and nothing else.
     ///
     /// # Panics
     /// If it does not start.
@@ -62,19 +63,19 @@ impl Redis {
 
     /// The same at this port.
     pub(crate) fn start_at(port: Port, args: &[&str]) -> Redis {
-        let password = args
-            .iter()
-            .position(|arg| *arg == "--requirepass")
-            .map(|at| args[at + 1].to_owned());
-        let speaks_tls = args.contains(&"--tls-cert-file") && !args.contains(&"--tls-port");
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let value = |name: &str| {
+            let at = args.iter().position(|arg| *arg == name)?;
+            Some(args[at + 1].to_owned())
+        };
+        let folder = Folder::new();
         let mut server = Redis {
             child: None,
-            args,
-            password,
-            speaks_tls,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            password: value("--requirepass"),
+            speaks_tls: args.contains(&"--tls-cert-file") && !args.contains(&"--tls-port"),
             port,
-            folder: Folder::new(),
+            socket: value("--unixsocket").map_or_else(|| folder.path().join("redis.sock"), PathBuf::from),
+            folder,
         };
         server.start_again();
         server
@@ -92,7 +93,7 @@ impl Redis {
 
     /// The unix socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("redis.sock")
+        self.socket.clone()
     }
 
     /// Its working folder, where it would put an RDB file.
@@ -247,9 +248,13 @@ impl Redis {
         command
     }
 
+    /// That it wants to know who asks, where only its own users may, is an answer too.
     fn answers(&self) -> bool {
         let ping = |mut c: redis::Connection| redis::cmd("PING").query::<String>(&mut c);
-        self.try_connection().and_then(ping).is_ok()
+        match self.try_connection().and_then(ping) {
+            Ok(_) => true,
+            Err(error) => error.code() == Some("NOAUTH"),
+        }
     }
 
     fn end(&mut self, signal: libc::c_int) {
