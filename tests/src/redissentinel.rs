@@ -115,14 +115,6 @@ impl RedisSentinel {
         })
     }
 
-    /// The same with these lines in each sentinel's configuration, by which it watches a master `main`.
-    ///
-    /// # Panics
-    /// As [`around`](Self::around).
-    pub fn configured(master: &Redis, lines: &str) -> RedisSentinel {
-        RedisSentinel::made(master, "127.0.0.1", &[], || Sentinel::start(None, None, lines))
-    }
-
     /// Three sentinels of a master that has these two replicas already, and of which nothing is asked but what `lines`
     /// say: a whole configuration by which a sentinel at port 26379 watches a master `main`, but that each has a port of
     /// its own. All servers are called `host`.
