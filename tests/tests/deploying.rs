@@ -237,7 +237,17 @@ fn assert_cached(world: &World) {
 
 #[test]
 fn every_section_is_run() {
-    let run: BTreeSet<&str> = [SOCKET, NETWORK, TLS, SENTINEL, CLUSTER, SECURED, SEVERAL].into();
+    let run: BTreeSet<&str> = [
+        SOCKET,
+        NETWORK,
+        TLS,
+        SENTINEL,
+        SENTINEL_TLS,
+        CLUSTER,
+        SECURED,
+        SEVERAL,
+    ]
+    .into();
     let sections = sections();
     let written: BTreeSet<&str> = sections[1..]
         .iter()
@@ -361,6 +371,22 @@ fn assert_followed(world: &mut World, sentinel: &mut RedisSentinel, host: &str) 
     assert_cached(world);
     // The old master follows the new one.
     sentinel.await_ready();
+}
+
+const SENTINEL_TLS: &str = "With Sentinel and TLS";
+
+#[test]
+fn with_sentinel_over_tls() {
+    let (section, folder) = (Section::named(SENTINEL_TLS), Folder::new());
+    let authority = Authority::new("the authority");
+    let mut places = papers(&authority, "localhost");
+    places.push(("redis5.example.com", "localhost".to_owned()));
+    let (mut world, mut sentinel) = section.watched("redis5.example.com 6379", "localhost", &places);
+    let sentinels = "redis5.example.com:26379,redis6.example.com:26379,redis7.example.com:26379";
+    places.insert(0, (sentinels, sentinel.places()));
+    places.push(section.password_file(&folder));
+    section.configure(&world, &places);
+    assert_followed(&mut world, &mut sentinel, "localhost");
 }
 
 const CLUSTER: &str = "With Redis Cluster";
