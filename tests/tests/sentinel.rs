@@ -181,6 +181,10 @@ fn a_master_that_is_cut_off_from_its_sentinels_alone_is_left() {
     world.wait();
     until_replicated(&scene.sentinel, "doc:2001", "version", "2");
     until_replicated(&scene.sentinel, "doc:2002", "version", "2");
+    // Time enough for what the old one is to acknowledge.
+    let set = ["SENTINEL", "SET", "main", "down-after-milliseconds", "8000"];
+    let answers = scene.sentinel.cli(&set);
+    assert!(answers.iter().all(|answer| answer == "OK"), "{answers:?}");
     scene.sentinel.cut_off(&world.redis);
     let cut_off = Instant::now();
     // The old master acknowledges these, and no replica hears of them.
