@@ -433,7 +433,7 @@ fn guc_string(text: &[u8]) -> *mut c_char {
 
 /// Puts a constant in the place of a value that may hold a password; refuses none. The same one for every value, also the
 /// empty one: where what guc.c holds has changed, a reload logs the text of the file (guc-file.l,
-/// ProcessConfigFileInternal).
+/// ProcessConfigFileInternal). So it is also what pg_settings shows as `reset_val`.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_secret(
     new: *mut *mut c_char,

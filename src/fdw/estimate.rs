@@ -41,6 +41,7 @@ fn is_about_connections(code: PgSqlErrorCode) -> bool {
             | PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE
             | PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
             | PgSqlErrorCode::ERRCODE_TOO_MANY_CONNECTIONS
+            | PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR
             | PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
             | PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
             | PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE

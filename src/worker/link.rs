@@ -141,9 +141,8 @@ impl Worker {
             Ok(configured) => configured,
             Err(problem) => return destination.settings_in_trouble(problem),
         };
-        destination.settings_in_order();
         if destination.engine.is_some() && target == destination.settings {
-            return;
+            return destination.settings_in_order();
         }
         let moves = destination.engine.is_some() && target.url != destination.settings.url;
         destination.settings = target;
@@ -151,7 +150,10 @@ impl Worker {
             self.lose_server(at, Reason::Server);
         }
         match &self.destinations[at].engine {
-            Some(engine) => engine.send(Request::Reconfigure(settings)),
+            Some(engine) => {
+                engine.send(Request::Reconfigure(settings));
+                self.destinations[at].settings_in_order();
+            }
             None => self.start_engine(at, settings),
         }
         self.destinations[at].connects_otherwise();
@@ -174,6 +176,7 @@ impl Worker {
         match with_signals_blocked(|| Engine::start(setup, settings, waker)) {
             Ok(engine) => {
                 self.destinations[at].engine = Some(engine);
+                self.destinations[at].settings_in_order();
                 self.tune(at);
             }
             Err(error) => self.destinations[at].settings_in_trouble(error.to_string()),

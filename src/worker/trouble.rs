@@ -68,6 +68,7 @@ impl Destination {
     /// What is in trouble now is so for other settings: it is logged again.
     pub(super) fn connects_otherwise(&mut self) {
         self.troubles.connection_logged = false;
+        self.troubles.unserved = false;
     }
 
     /// Redis refuses writes for now.

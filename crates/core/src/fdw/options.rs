@@ -329,13 +329,21 @@ fn read_addresses(option: &str, value: &str) -> Result<Vec<Address>, OptionProbl
     }
 }
 
+/// The schemes of addresses that are lists themselves.
+const LISTING: [&str; 4] = [
+    "redis-sentinel",
+    "rediss-sentinel",
+    "redis-cluster",
+    "rediss-cluster",
+];
+
 /// The addresses of an option `host_port`. What has no scheme has TLS if the one before it has. The same credentials go to
 /// all of them, so none is without TLS beside one that has it.
 fn nodes(value: &str) -> Result<Vec<Address>, OptionProblem> {
     // The commas in one of sentinels or of a cluster are its own.
     let is_one = value
         .split_once("://")
-        .is_some_and(|(scheme, _)| scheme.contains('-'));
+        .is_some_and(|(scheme, _)| LISTING.contains(&scheme.trim()));
     let nodes: Vec<&str> = if is_one {
         vec![value]
     } else {

@@ -265,8 +265,12 @@ impl<'c> ClusterControl<'c> {
         Some(chart)
     }
 
-    /// Tells once that slots have no master, and once that all have one.
+    /// Tells once that slots have no master, and once that all have one. While nodes disagree, who has answered first would
+    /// decide.
     fn tell_of_slots(&mut self, chart: &Chart) {
+        if chart.is_contested() {
+            return;
+        }
         let without = chart.unserved();
         if self.lacks_masters.replace(without.is_some()) == Some(without.is_some()) {
             return;

@@ -63,11 +63,10 @@ fn what_is_wrong(answer: &str) -> Option<Cause> {
             };
             hangs_up.then_some(cause)
         }
-        b'+' => None,
-        // An alert (RFC 8446, 6).
-        0x15 => Some(Cause::Tls {
-            text: "the server speaks TLS: the address has to begin with rediss".to_owned(),
-        }),
+        // What else an answer of Redis may begin with.
+        b'+' | b':' | b'$' | b'*' | b'_' | b',' | b'#' | b'(' | b'!' | b'=' | b'%' | b'~' | b'|' | b'>' => {
+            None
+        }
         _ => Some(Cause::Protocol {
             expected: "an answer to PING",
         }),
@@ -122,6 +121,7 @@ mod tests {
             "+PONG\r\n",
             "-NOAUTH Authentication required.\r\n",
             "-LOADING Redis\r\n",
+            ">2\r\n",
             "",
         ] {
             assert_eq!(kind(fine), None, "{fine}");
@@ -134,7 +134,6 @@ mod tests {
             kind("-DENIED Redis is running in protected mode\r\n"),
             Some(Kind::Rejected)
         );
-        assert_eq!(kind("\u{15}\u{3}\u{1}\0\u{2}\u{2}F"), Some(Kind::Tls));
         assert_eq!(kind("HTTP/1.0 400 Bad Request\r\n"), Some(Kind::Protocol));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Redis repeats arguments in some errors (`unknown command … with args beginning with: …`), and a
 //! command's arguments can be a key, a value or the password. So a [`Cause`] keeps an error's code and
-//! its text only up to the first quotation mark, and a [`Fault`] the address with the password masked.
+//! its text only up to the first quotation mark (but for the name of a forbidden command), and a [`Fault`] the address with the password masked.
 
 use std::fmt;
 use std::io;
@@ -122,7 +122,7 @@ pub enum Cause {
     Server {
         /// The first word of the error, as `WRONGPASS`.
         code: String,
-        /// The rest of it, cut before the first quotation mark.
+        /// The rest of it, cut as [`first_words`] does.
         text: String,
     },
     /// The server is a replica.
@@ -296,6 +296,9 @@ fn kind_of_answer(code: &str, text: &str) -> Kind {
     }
 }
 
+/// Where Redis begins to quote, or another line.
+const QUOTES: [char; 5] = ['\'', '"', '`', '\n', '\r'];
+
 /// Before the name of a command, in quotation marks, that the ACL forbids.
 const FORBIDDEN: &str = "no permissions to run the '";
 
@@ -311,14 +314,15 @@ fn in_short(mut text: String) -> String {
 pub fn first_words(text: &str) -> String {
     if let Some((before, command)) = text.split_once(FORBIDDEN)
         && let Some((name, _)) = command.split_once('\'')
+        && !before.contains(QUOTES)
+        && before.len() + name.len() < LONGEST_TEXT
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"|-_.".contains(&byte))
     {
-        let end = before.floor_char_boundary(LONGEST_TEXT);
-        return format!("{}{FORBIDDEN}{name}' command", &before[..end]);
+        return format!("{before}{FORBIDDEN}{name}' command");
     }
-    let end = text.find(['\'', '"', '`', '\n', '\r']).unwrap_or(text.len());
+    let end = text.find(QUOTES).unwrap_or(text.len());
     let text = &text[..text.floor_char_boundary(end.min(LONGEST_TEXT))];
     text.trim_end_matches([' ', ':', ',', '(', '>']).to_owned()
 }
@@ -349,10 +353,18 @@ mod tests {
         ] {
             assert_eq!(first_words(text), text);
         }
-        assert_eq!(
-            first_words("this user has no permissions to run the 'a key' command"),
-            "this user has no permissions to run the"
-        );
+        for (text, shown) in [
+            (
+                "this user has no permissions to run the 'a key' command",
+                "this user has no permissions to run the",
+            ),
+            (
+                "unknown command 'HSET', with args beginning with: 'no permissions to run the 'x'",
+                "unknown command",
+            ),
+        ] {
+            assert_eq!(first_words(text), shown);
+        }
     }
 
     #[test]

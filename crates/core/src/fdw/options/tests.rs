@@ -101,6 +101,7 @@ fn no_credentials_go_out_in_clear_beside_tls() {
     };
     for (value, wanted) in [
         ("a:1, b:2", "redis://a:1/0 redis://b:2/0"),
+        ("redis-0:1,redis://b-1:2", "redis://redis-0:1/0 redis://b-1:2/0"),
         (
             "rediss://a:1,b:2,c",
             "rediss://a:1/0 rediss://b:2/0 rediss://c:6379/0",

@@ -25,12 +25,13 @@ pub(super) fn is_taken_over(reader: &EventReader) -> bool {
     std::iter::from_fn(|| reader.try_recv()).any(|event| is_told(&event))
 }
 
-/// Who has slots: the first of two masters the slots up to this one, the second the others.
+/// Who has slots: the first of two masters those up to the first of these, the second one those from the other on.
 #[derive(Clone, Copy)]
-struct Border(u16);
+struct Border(u16, u16);
 
-const BEFORE: Border = Border(8191);
-const GIVEN_AWAY: Border = Border(9000);
+const BEFORE: Border = Border(8191, 8192);
+const GIVEN_AWAY: Border = Border(9000, 9001);
+const LACKING: Border = Border(8191, 8193);
 /// One that is the second master's before, and the first one's once it is given away.
 const MOVED: u16 = 8500;
 
@@ -74,7 +75,7 @@ impl Pair {
 
 impl Border {
     fn between<T>(self, [a, b]: [u16; 2], nodes: impl FnOnce(&[(&str, u16, &str)]) -> T) -> T {
-        let [first, second] = [format!("0-{}", self.0), format!("{}-16383", self.0 + 1)];
+        let [first, second] = [format!("0-{}", self.0), format!("{}-16383", self.1)];
         nodes(&[("a", a, &first), ("b", b, &second)])
     }
 }
@@ -215,6 +216,36 @@ async fn what_an_early_one_knew_before_is_not_gone_back_to() {
         assert!(Rc::ptr_eq(&tables[0], &tables[1]), "nothing was sent by another");
     })
     .await;
+}
+
+/// What is told of slots without a master: one line each time that some have none, and each time that all have one.
+async fn told_after(looks: &[[Border; 2]]) -> Vec<bool> {
+    let mut told = Vec::new();
+    with_pair(async |control, pair, reader| {
+        for look in looks {
+            for (at, border) in look.iter().enumerate() {
+                pair.say(at, *border, 1);
+            }
+            control.look().await;
+        }
+        let lacks = |event: Event| match event {
+            Event::Unserved { fault } => Some(fault.is_some()),
+            _ => None,
+        };
+        told = std::iter::from_fn(|| reader.try_recv())
+            .filter_map(lacks)
+            .collect();
+    })
+    .await;
+    told
+}
+
+#[tokio::test]
+async fn slots_without_a_master_are_told_once_and_not_while_the_nodes_disagree() {
+    let (whole, lacking) = ([BEFORE; 2], [LACKING; 2]);
+    assert_eq!(told_after(&[lacking, lacking, whole, whole]).await, [true, false]);
+    let disagree = [[LACKING, BEFORE], [BEFORE, LACKING], [LACKING, BEFORE]];
+    assert!(told_after(&disagree).await.is_empty());
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::Lane;
 
 /// How often a lane looks whether its cluster cannot be found.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long a line has to live for what went before it not to count. The control's is asked something that often.
+/// How long a line that has broken must have lived to have been good. The control's is asked something that often.
 const GOOD: Duration = WATCH;
 
 impl Lane {
@@ -184,11 +184,21 @@ impl Lane {
                 // A new line may be had at once all the same, and again nothing written through it: writes are paused, say.
                 // Each attempt holds the batch's other parts up.
                 self.spare(&master);
-            } else if line.since.elapsed() > GOOD.min(self.shared.tuning().backoff_max) {
+            } else if line.since.elapsed() > self.good_after(&cause) {
                 // It was good, even if nothing was sent: the trouble before it is over.
                 self.tries_at_once(&master);
             }
             self.shared.lose(&master, line, cause);
+        }
+    }
+
+    /// How long a line that ends so has to have lived for what went before it not to count. One that hangs may do so again
+    /// and again, and an address may lead to one server and then to another: these become rarer.
+    fn good_after(&self, cause: &Cause) -> Duration {
+        let longest = self.shared.tuning().backoff_max;
+        match cause {
+            Cause::Timeout { .. } | Cause::Reconfigured => longest,
+            _ => GOOD.min(longest),
         }
     }
 
@@ -212,6 +222,22 @@ mod tests {
     use crate::redis::queue::Queue;
     use crate::redis::routes::tests::shared_at;
     use crate::redis::tuning::Tuning;
+
+    #[tokio::test]
+    async fn one_that_hangs_is_not_good_for_having_been_there_a_while() {
+        let (shared, _reader) = shared_at("redis://127.0.0.1:1");
+        let lane = Lane::new(Rc::new(shared), Rc::new(Queue::default()), 0);
+        let longest = lane.shared.tuning().backoff_max;
+        let after = Duration::from_secs(2);
+        assert!(longest > after);
+        for cause in [Cause::Timeout { after }, Cause::Reconfigured] {
+            assert_eq!(lane.good_after(&cause), longest);
+        }
+        assert_eq!(
+            lane.good_after(&Cause::of_io(&std::io::ErrorKind::BrokenPipe.into())),
+            GOOD
+        );
+    }
 
     #[tokio::test]
     async fn who_could_not_reach_the_server_tries_again_once_another_has() {
