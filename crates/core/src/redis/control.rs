@@ -96,9 +96,7 @@ impl Control {
                     return Err(Cause::Reconfigured);
                 };
                 let gauge = gauges.of(&shared, &master);
-                others.watch(&master);
-                let opened = shared.open(&master, &gauge).await;
-                others.heed(&opened);
+                let opened = others.attempt(&master, shared.open(&master, &gauge)).await;
                 Ok((master, opened?))
             };
             let mut attempt = std::pin::pin!(attempt);

@@ -63,16 +63,16 @@ impl Others {
         }
     }
 
-    /// Begins an attempt.
-    pub fn watch(&self, master: &Master) {
-        self.0.replace(Some(master.opened.subscribe()));
-    }
-
-    /// Ends it.
-    pub fn heed<T>(&self, opened: &Result<T, Cause>) {
-        if opened.is_ok() {
-            self.0.take();
-        }
+    /// Makes an attempt at this master.
+    pub async fn attempt<T>(
+        &self,
+        master: &Master,
+        opening: impl Future<Output = Result<T, Cause>>,
+    ) -> Result<T, Cause> {
+        let others = master.opened.subscribe();
+        let opened = opening.await;
+        self.0.replace(opened.is_err().then_some(others));
+        opened
     }
 }
 
@@ -98,8 +98,7 @@ impl Openings {
             let (shared, master) = (shared.clone(), master.clone());
             self.attempts.spawn_local(async move {
                 others.wait(&shared, wait).await;
-                others.watch(&master);
-                let opened = open(&shared, &master, &gauge).await;
+                let opened = others.attempt(&master, open(&shared, &master, &gauge)).await;
                 (master, opened)
             });
         }
@@ -129,7 +128,6 @@ impl Openings {
         if let Some(way) = ways.find(|way| Rc::ptr_eq(&way.master, &master)) {
             way.is_opening = false;
             way.failures = if opened.is_ok() { 0 } else { way.failures + 1 };
-            way.others.heed(&opened);
         }
         (master, opened)
     }
@@ -240,11 +238,11 @@ mod tests {
         let [mut first, mut last] = [Openings::default(), Openings::default()];
         let way = way_to(&mut last.ways, master);
         while way.backoff.next(shared.tuning().backoff_max) < 2 * PATIENCE {}
-        way.others.watch(master);
-        way.others.heed(&match could_open {
+        let before = match could_open {
             true => Ok(()),
             false => Err(Cause::Reconfigured),
-        });
+        };
+        let _ = way.others.attempt(master, async { before }).await;
         for openings in [&mut last, &mut first] {
             openings.open_missing(&shared, &mut Gauges::new("lane-0".to_owned()), &[]);
             // It begins to wait.
@@ -274,9 +272,13 @@ mod tests {
         shared.apply(&chart(&[("a", 1, "0-16383")])).unwrap();
         let master = &shared.routes().masters[0];
         let others = Others::default();
-        others.watch(master);
-        master.opened.send_replace(());
-        others.heed::<()>(&Err(Cause::Reconfigured));
+        let fails: Result<(), Cause> = others
+            .attempt(master, async {
+                master.opened.send_replace(());
+                Err(Cause::Reconfigured)
+            })
+            .await;
+        assert!(fails.is_err());
         beside_others(others.wait(&shared, 2 * PATIENCE)).await;
     }
 

@@ -119,17 +119,22 @@ impl ClusterControl<'_> {
             self.take_line(master, opened.unwrap());
         }
     }
+
+    /// Looks while the first master says that it was given slots, and the second one this once that is acted upon.
+    async fn look_at_late(&mut self, pair: &Pair, said_late: Border, epoch: u64) -> Option<Chart> {
+        pair.say(0, GIVEN_AWAY, 2);
+        let late = async {
+            pair.written_by(0).await;
+            pair.say(1, said_late, epoch);
+        };
+        tokio::join!(self.look(), late).0
+    }
 }
 
 #[tokio::test]
 async fn who_does_not_answer_keeps_nobody_from_what_the_other_knows() {
     with_pair(async |control, pair, _| {
-        pair.say(0, GIVEN_AWAY, 2);
-        let late = async {
-            pair.written_by(0).await;
-            pair.say(1, GIVEN_AWAY, 2);
-        };
-        let (chart, ()) = tokio::join!(control.look(), late);
+        let chart = control.look_at_late(pair, GIVEN_AWAY, 2).await;
         assert!(chart.is_some(), "both have answered");
     })
     .await;
@@ -140,12 +145,7 @@ async fn who_does_not_answer_keeps_nobody_from_what_the_other_knows() {
 async fn is_doubted_after(said_late: Border, epoch: u64) -> bool {
     let mut is_doubted = false;
     with_pair(async |control, pair, reader| {
-        pair.say(0, GIVEN_AWAY, 2);
-        let late = async {
-            pair.written_by(0).await;
-            pair.say(1, said_late, epoch);
-        };
-        tokio::join!(control.look(), late);
+        control.look_at_late(pair, said_late, epoch).await;
         assert!(!is_taken_over(reader));
         pair.agree(BEFORE, 3);
         control.look().await;
@@ -169,12 +169,7 @@ async fn who_has_not_heard_and_says_so_late_is_not_believed() {
 #[tokio::test]
 async fn who_claims_slots_back_within_a_look_is_not_believed() {
     with_pair(async |control, pair, reader| {
-        pair.say(0, GIVEN_AWAY, 2);
-        let late = async {
-            pair.written_by(0).await;
-            pair.say(1, BEFORE, 3);
-        };
-        tokio::join!(control.look(), late);
+        control.look_at_late(pair, BEFORE, 3).await;
         assert!(is_taken_over(reader));
         pair.written_by(1).await;
     })
@@ -184,12 +179,7 @@ async fn who_claims_slots_back_within_a_look_is_not_believed() {
 #[tokio::test]
 async fn what_a_late_one_knew_before_is_not_gone_back_to() {
     with_pair(async |control, pair, _| {
-        pair.say(0, GIVEN_AWAY, 2);
-        let late = async {
-            pair.written_by(0).await;
-            pair.say(1, BEFORE, 1);
-        };
-        tokio::join!(control.look(), late);
+        control.look_at_late(pair, BEFORE, 1).await;
         pair.written_by(0).await;
         assert_eq!(control.known.as_ref().map(Chart::epoch), Some(2));
     })

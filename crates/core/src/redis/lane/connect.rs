@@ -99,10 +99,7 @@ impl Lane {
         self.others.wait(&shared, wait).await;
         self.gauges.keep(&routes.masters);
         let gauge = self.gauges.of(&shared, master);
-        self.others.watch(master);
-        let opened = open(&shared, master, &gauge).await;
-        self.others.heed(&opened);
-        match opened {
+        match self.others.attempt(master, open(&shared, master, &gauge)).await {
             Ok(line) => {
                 self.lines.push((master.clone(), line));
                 true
