@@ -5,7 +5,9 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use pg_redis_cache_tests::{Load, Redis, RowOracle, Trial, World, eventually, literal};
+use pg_redis_cache_tests::{
+    Load, Redis, RowOracle, Trial, World, eventually, literal, refusal, replace_server,
+};
 use postgres::{Client, error::SqlState};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -20,8 +22,7 @@ fn run(redis: &Redis, words: &[&str]) {
 
 /// State and DETAIL of the statement's error.
 fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
-    let error = client.batch_execute(sql).expect_err(sql);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let error = refusal(client, sql);
     let detail = error.detail().unwrap_or_default().to_owned();
     (error.code().clone(), detail)
 }
@@ -29,15 +30,11 @@ fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
 /// A server `r` at that address with a hash `h`, and a user mapping.
 fn serve(world: &World, address: &str, user: &str) -> Client {
     let mut client = world.connect();
-    client
-        .batch_execute(&format!(
-            "DROP SERVER IF EXISTS r CASCADE;
-             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (host_port {});
-             CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS ({user});
-             CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')",
-            literal(address)
-        ))
-        .expect("the server is well formed");
+    let more = format!(
+        "CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS ({user});
+         CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')"
+    );
+    replace_server(&mut client, &format!("host_port {}", literal(address)), &more);
     client
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pg_redis_cache_tests::{
     Folder, Load, Proxy, Redis, RedisCluster, Shape, Trial, World, WorldBuilder, eventually, literal,
+    replace_server,
 };
 use postgres::error::SqlState;
 
@@ -55,16 +56,12 @@ fn assert_in_step(world: &World, cluster: &RedisCluster) {
 /// Foreign tables over the same cluster.
 fn assert_foreign(world: &World, url: &str, user: &str) {
     let mut client = world.connect();
-    client
-        .batch_execute(&format!(
-            "DROP SERVER IF EXISTS r CASCADE;
-             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (url {});
-             CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS ({user});
-             CREATE FOREIGN TABLE v (key text, value text) SERVER r OPTIONS (table_type 'string', table_key_prefix 's:v*');
-             INSERT INTO v SELECT 's:v' || i, i FROM generate_series(1, 100) i",
-            literal(url)
-        ))
-        .unwrap_or_else(|error| panic!("{url}: {error:?}"));
+    let more = format!(
+        "CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS ({user});
+         CREATE FOREIGN TABLE v (key text, value text) SERVER r OPTIONS (table_type 'string', table_key_prefix 's:v*');
+         INSERT INTO v SELECT 's:v' || i, i FROM generate_series(1, 100) i"
+    );
+    replace_server(&mut client, &format!("url {}", literal(url)), &more);
     let row = client
         .query_one("SELECT count(*), count(nullif(value, '')) FROM v", &[])
         .unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pg_redis_cache_tests::{
     Authority, Load, Paper, Redis, RedisCluster, Secure, Shape, Trial, Validity, World, eventually, literal,
-    shown,
+    number, refusal, replace_server, shown,
 };
 use postgres::{Client, error::SqlState};
 
@@ -73,25 +73,14 @@ fn keys(cluster: &RedisCluster) -> Vec<usize> {
 /// Replaces the server `r` and its table `v`.
 fn serve(world: &World, options: &str) -> Client {
     let mut client = world.connect();
+    let table = "CREATE FOREIGN TABLE v (key text, value text) SERVER r OPTIONS (table_type 'string', table_key_prefix 'v:*')";
+    replace_server(&mut client, options, table);
     client
-        .batch_execute(&format!(
-            "DROP SERVER IF EXISTS r CASCADE;
-             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS ({options});
-             CREATE FOREIGN TABLE v (key text, value text) SERVER r OPTIONS (table_type 'string', table_key_prefix 'v:*')"
-        ))
-        .unwrap_or_else(|error| panic!("{options}: {error:?}"));
-    client
-}
-
-fn number(client: &mut Client, sql: &str) -> i64 {
-    let row = client.query_one(sql, &[]);
-    row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
 /// DETAIL of a statement that gets no TLS.
 fn refused(client: &mut Client, sql: &str) -> String {
-    let error = client.batch_execute(sql).expect_err(sql);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let error = refusal(client, sql);
     assert_eq!(
         error.code(),
         &SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,

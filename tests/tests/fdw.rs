@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pg_redis_cache_tests::{World, eventually, private_kilobytes};
+use pg_redis_cache_tests::{World, eventually, private_kilobytes, refusal};
 use postgres::{Client, error::SqlState};
 
 /// Both servers, and foreign tables over a hash `h`, a set `s` and a list `l` by way of the proxy.
@@ -31,8 +31,7 @@ fn count(client: &mut Client, table: &str) -> i64 {
 
 /// The state of the statement's error, with its message.
 fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
-    let error = client.batch_execute(sql).expect_err(sql);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let error = refusal(client, sql);
     (error.code().clone(), error.message().to_owned())
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pg_redis_cache_tests::{RedisCluster, World, eventually};
+use pg_redis_cache_tests::{RedisCluster, World, eventually, number, refusal};
 use postgres::{Client, error::SqlState};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -25,14 +25,8 @@ fn table(name: &str, columns: &str, kind: &str, key: &str) -> String {
     )
 }
 
-fn number(client: &mut Client, sql: &str) -> i64 {
-    let row = client.query_one(sql, &[]);
-    row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
-}
-
 fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
-    let error = client.batch_execute(sql).expect_err(sql);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let error = refusal(client, sql);
     (
         error.code().clone(),
         format!("{} {}", error.message(), error.hint().unwrap_or_default()),

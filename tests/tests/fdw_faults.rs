@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pg_redis_cache_tests::{Dice, Redis, World, eventually, private_kilobytes};
+use pg_redis_cache_tests::{Dice, Redis, World, eventually, number, private_kilobytes, refusal};
 use postgres::Client;
 use postgres::error::{DbError, SqlState};
 
@@ -41,19 +41,6 @@ fn world() -> World {
     world
 }
 
-fn refused(client: &mut Client, sql: &str) -> DbError {
-    let error = client.batch_execute(sql).expect_err(sql);
-    error
-        .as_db_error()
-        .unwrap_or_else(|| panic!("{sql}: {error:?}"))
-        .clone()
-}
-
-fn number(client: &mut Client, sql: &str) -> i64 {
-    let row = client.query_one(sql, &[]);
-    row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
-}
-
 fn backend(client: &mut Client) -> u32 {
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     pid.unsigned_abs()
@@ -76,7 +63,7 @@ fn end_somewhere(world: &World, client: &mut Client, dice: &mut Dice) {
     let divides = format!("SELECT 1 / ((SELECT {rows}) - row_number() OVER ()) FROM h");
     let joined = format!("{JOIN} LIMIT {rows}");
     match dice.below(11) {
-        0 => drop(refused(client, &divides)),
+        0 => drop(refusal(client, &divides)),
         1 => drop(number(
             client,
             &format!("SELECT count(*) FROM (SELECT FROM h LIMIT {rows}) s"),
@@ -87,14 +74,14 @@ fn end_somewhere(world: &World, client: &mut Client, dice: &mut Dice) {
         3 => client.batch_execute(&format!("{cursor}; ROLLBACK")).unwrap(),
         4 => {
             client.batch_execute(&format!("{cursor}; SAVEPOINT a")).unwrap();
-            refused(client, &divides);
+            refusal(client, &divides);
             client.batch_execute("ROLLBACK TO a").unwrap();
             assert_values(client, dice);
             client.batch_execute("FETCH ALL FROM c; COMMIT").unwrap();
         }
         5 => {
             let sql = "SELECT count(*) FROM h a WHERE EXISTS (SELECT FROM h b WHERE b.field = a.value)";
-            let error = refused(
+            let error = refusal(
                 client,
                 &format!("SET statement_timeout = {}; {sql}", 1 + dice.below(20)),
             );
@@ -109,7 +96,7 @@ fn end_somewhere(world: &World, client: &mut Client, dice: &mut Dice) {
             client.batch_execute("ROLLBACK").unwrap();
         }
         7 => drop(number(client, &format!("SELECT count(*) FROM ({joined}) s"))),
-        8 => drop(refused(
+        8 => drop(refusal(
             client,
             &JOIN.replace('*', &format!("1 / ({rows} - field::int)")),
         )),
@@ -127,7 +114,7 @@ fn end_somewhere(world: &World, client: &mut Client, dice: &mut Dice) {
         }
         _ => {
             let insert = format!("INSERT INTO s SELECT i FROM generate_series(1, {rows}) i");
-            refused(client, &format!("{insert} RETURNING 1 / ({rows} - member::int)"));
+            refusal(client, &format!("{insert} RETURNING 1 / ({rows} - member::int)"));
         }
     }
 }
@@ -148,7 +135,7 @@ fn no_answer_is_taken_for_another_wherever_a_statement_has_ended() {
 fn cancel_a_write(world: &World, client: &mut Client) {
     world.redis.freeze();
     let insert = "INSERT INTO s SELECT repeat('long ', 100) || i FROM generate_series(1, 300000) i";
-    let error = refused(client, &format!("SET LOCAL statement_timeout = 700; {insert}"));
+    let error = refusal(client, &format!("SET LOCAL statement_timeout = 700; {insert}"));
     assert_eq!(*error.code(), SqlState::QUERY_CANCELED, "{error:?}");
     world.redis.thaw();
 }
@@ -205,7 +192,7 @@ fn a_transaction_goes_on_behind_a_savepoint_when_its_connection_was_lost() {
         .batch_execute("BEGIN; SAVEPOINT a; DECLARE c CURSOR FOR SELECT * FROM h; FETCH 10 FROM c")
         .unwrap();
     world.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    let error = refused(&mut client, "FETCH ALL FROM c");
+    let error = refusal(&mut client, "FETCH ALL FROM c");
     assert_eq!(*error.code(), SqlState::CONNECTION_FAILURE, "{error:?}");
     client.batch_execute("ROLLBACK TO a").unwrap();
     assert_values(&mut client, &mut dice);
@@ -230,7 +217,7 @@ fn a_connection_that_is_lost_while_rows_are_written_ends_the_statement() {
             world.proxy().release();
         });
         let insert = "INSERT INTO s SELECT i FROM generate_series(1, 200000) i";
-        let error = refused(&mut client, insert);
+        let error = refusal(&mut client, insert);
         assert_eq!(*error.code(), SqlState::CONNECTION_FAILURE, "{error:?}");
     });
     assert_values(&mut client, &mut dice);
@@ -243,7 +230,7 @@ fn a_long_scan_that_finds_nothing_can_be_stopped() {
     world.redis.cli(&["EVAL", fill, "0"]);
     world.proxy().delay(Duration::from_millis(20));
     let (mut client, mut dice) = (world.connect(), Dice::new(5));
-    let error = refused(&mut client, "SET statement_timeout = 300; SELECT * FROM k");
+    let error = refusal(&mut client, "SET statement_timeout = 300; SELECT * FROM k");
     assert_eq!(*error.code(), SqlState::QUERY_CANCELED, "{error:?}");
     client.batch_execute("RESET statement_timeout").unwrap();
     assert_values(&mut client, &mut dice);
@@ -255,7 +242,7 @@ fn a_long_scan_that_finds_nothing_can_be_stopped() {
                            WHERE pid = $1 AND state = 'active' AND query LIKE '%FROM k'";
             eventually("the scan", SOON, || other.query_one(sql, &[&pid]).ok())
         });
-        let error = refused(&mut client, "SELECT * FROM k");
+        let error = refusal(&mut client, "SELECT * FROM k");
         assert_eq!(*error.code(), SqlState::QUERY_CANCELED, "{error:?}");
         cancel.join().unwrap();
     });
@@ -344,7 +331,7 @@ fn no_password_is_shown_anywhere() {
         }
     };
     let shown = |error: &DbError| format!("{error:?}");
-    let error = refused(&mut client, "SELECT * FROM h");
+    let error = refusal(&mut client, "SELECT * FROM h");
     assert_eq!(
         *error.code(),
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -353,7 +340,7 @@ fn no_password_is_shown_anywhere() {
     client
         .batch_execute("CREATE USER MAPPING FOR CURRENT_USER SERVER r OPTIONS (password 'wrongfish')")
         .unwrap();
-    let error = refused(&mut client, "SELECT * FROM h");
+    let error = refusal(&mut client, "SELECT * FROM h");
     assert_eq!(
         *error.code(),
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -390,7 +377,7 @@ fn no_password_is_shown_anywhere() {
     }
     let table = "CREATE FOREIGN TABLE u (v text) SERVER host_port OPTIONS (table_type 'string', table_key_prefix 'u')";
     client.batch_execute(table).unwrap();
-    let error = refused(&mut client, "SELECT * FROM u");
+    let error = refusal(&mut client, "SELECT * FROM u");
     assert_hidden("the error of a wrong password in an address", &shown(&error));
     // A Redis, or a proxy, that does not know AUTH repeats what it was given.
     let renamed = Redis::start_with(&["--rename-command", "AUTH", "LOGIN"]);
@@ -400,7 +387,7 @@ fn no_password_is_shown_anywhere() {
          CREATE FOREIGN TABLE n (v text) SERVER n OPTIONS (table_type 'string', table_key_prefix 'u')",
         renamed.port()
     ));
-    let error = refused(&mut client, "SELECT * FROM n");
+    let error = refusal(&mut client, "SELECT * FROM n");
     assert_eq!(error.detail(), Some("ERR unknown command"), "{error:?}");
     assert_hidden("the error of an AUTH that is not known", &shown(&error));
     for broken in [
@@ -410,12 +397,12 @@ fn no_password_is_shown_anywhere() {
         "http://:urlfish@a:1",
     ] {
         let alter = format!("ALTER SERVER host_port OPTIONS (SET host_port '{broken}')");
-        let error = refused(&mut client, &alter);
+        let error = refusal(&mut client, &alter);
         assert_hidden("the error of a broken address", &shown(&error));
     }
     redis.cli(&["CONFIG", "SET", "requirepass", "another"]);
     drop(redis);
-    let error = refused(&mut client, "SELECT * FROM h");
+    let error = refusal(&mut client, "SELECT * FROM h");
     assert_hidden("the error of a server that is away", &shown(&error));
     assert_hidden("the log", &world.postgres.log());
 }
@@ -439,7 +426,7 @@ fn planning_needs_no_redis() {
             .batch_execute(statement)
             .unwrap_or_else(|error| panic!("{statement}: {error:?}"));
     }
-    let error = refused(&mut client, "EXECUTE p");
+    let error = refusal(&mut client, "EXECUTE p");
     assert!(
         [
             SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION,
@@ -480,7 +467,7 @@ fn a_connection_ends_with_its_session_and_is_not_shared_with_another_user() {
         client
             .batch_execute("SET ROLE writer; INSERT INTO h VALUES ('a', 'b')")
             .unwrap();
-        let error = refused(&mut client, "SET ROLE reader; INSERT INTO h VALUES ('a', 'c')");
+        let error = refusal(&mut client, "SET ROLE reader; INSERT INTO h VALUES ('a', 'c')");
         assert_eq!(*error.code(), SqlState::INSUFFICIENT_PRIVILEGE, "{error:?}");
         client.batch_execute("SET ROLE reader").unwrap();
         assert_eq!(number(&mut client, "SELECT count(*) FROM h WHERE value = 'b'"), 1);
@@ -538,11 +525,11 @@ fn what_redis_refuses_is_an_error_that_says_so() {
     let mut client = world.connect();
     client.batch_execute("INSERT INTO h VALUES ('a', 'b')").unwrap();
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    let error = refused(&mut client, "INSERT INTO h VALUES ('b', 'c')");
+    let error = refusal(&mut client, "INSERT INTO h VALUES ('b', 'c')");
     assert_eq!(*error.code(), SqlState::OUT_OF_MEMORY, "{error:?}");
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     world.redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
-    let error = refused(&mut client, "INSERT INTO h VALUES ('b', 'c')");
+    let error = refusal(&mut client, "INSERT INTO h VALUES ('b', 'c')");
     assert_eq!(*error.code(), SqlState::READ_ONLY_SQL_TRANSACTION, "{error:?}");
     assert_eq!(number(&mut client, "SELECT count(*) FROM h"), 1);
     world.redis.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -554,7 +541,7 @@ fn what_redis_refuses_is_an_error_that_says_so() {
         "TRUNCATE h",
         "DELETE FROM h",
     ] {
-        let error = refused(&mut client, statement);
+        let error = refusal(&mut client, statement);
         assert_eq!(
             *error.code(),
             SqlState::WRONG_OBJECT_TYPE,
@@ -568,7 +555,7 @@ fn what_redis_refuses_is_an_error_that_says_so() {
                  OPTIONS (table_type 'hash', table_key_prefix 'h')",
         )
         .unwrap();
-    let error = refused(&mut client, "INSERT INTO ht VALUES ('a', 'b', 1000)");
+    let error = refusal(&mut client, "INSERT INTO ht VALUES ('a', 'b', 1000)");
     assert_eq!(*error.code(), SqlState::WRONG_OBJECT_TYPE, "{error:?}");
     assert_eq!(world.redis.cli(&["GET", "h"]), "\"no hash\"");
     assert_eq!(world.redis.cli(&["TTL", "h"]), "(integer) -1");

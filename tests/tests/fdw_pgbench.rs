@@ -1,7 +1,7 @@
 //! Many sessions of pgbench at once, with prepared statements on foreign tables: no statement fails, each finds what it
 //! should, and every change is there at the end.
 
-use pg_redis_cache_tests::World;
+use pg_redis_cache_tests::{World, number};
 use postgres::Client;
 
 const CLIENTS: i64 = 8;
@@ -44,11 +44,6 @@ fn world() -> World {
         world.redis.port()
     ));
     world
-}
-
-fn number(client: &mut Client, sql: &str) -> i64 {
-    let row = client.query_one(sql, &[]);
-    row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
 /// Whether the script's join looks ahead when its plan is made for these.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pg_redis_cache_tests::{
     Authority, Load, Port, Redis, RedisSentinel, RowOracle, Secure, Trial, VersionOracle, World,
-    WorldBuilder, eventually, literal,
+    WorldBuilder, eventually, literal, number, refusal, replace_server,
 };
 use postgres::{Client, error::SqlState};
 
@@ -20,11 +20,6 @@ fn until_connected_to(world: &World, redis: &Redis) {
 
 fn set_url(world: &World, url: &str) {
     world.postgres.set_conf("pg_redis_cache.url", url);
-}
-
-fn number(client: &mut Client, sql: &str) -> i64 {
-    let row = client.query_one(sql, &[]);
-    row.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
 }
 
 /// How often everything was purged because another server answered.
@@ -269,8 +264,7 @@ fn nothing_changes_while_the_sentinels_are_away() {
 
 /// State and DETAIL of the statement's error.
 fn refused(client: &mut Client, sql: &str) -> (SqlState, String) {
-    let error = client.batch_execute(sql).expect_err(sql);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let error = refusal(client, sql);
     (
         error.code().clone(),
         error.detail().unwrap_or_default().to_owned(),
@@ -290,14 +284,8 @@ fn world() -> World {
 /// A server `r` at that address, with a hash `h`.
 fn serve(world: &World, url: &str) -> Client {
     let mut client = world.connect();
-    client
-        .batch_execute(&format!(
-            "DROP SERVER IF EXISTS r CASCADE;
-             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS (url {});
-             CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')",
-            literal(url)
-        ))
-        .expect("the server is well formed");
+    let table = "CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')";
+    replace_server(&mut client, &format!("url {}", literal(url)), table);
     client
 }
 

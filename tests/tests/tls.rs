@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use pg_redis_cache_tests::{
-    Authority, Paper, RowOracle, Secure, Trial, Validity, World, eventually, literal,
+    Authority, Paper, RowOracle, Secure, Trial, Validity, World, eventually, literal, refusal, replace_server,
 };
 use postgres::{Client, error::SqlState};
 
@@ -46,13 +46,8 @@ fn set_path(world: &World, name: &str, path: &Path) {
 
 /// Replaces the server `r` and its table `h`, over a hash.
 fn serve(client: &mut Client, options: &str) {
-    client
-        .batch_execute(&format!(
-            "DROP SERVER IF EXISTS r CASCADE;
-             CREATE SERVER r FOREIGN DATA WRAPPER redis_cache_fdw OPTIONS ({options});
-             CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')"
-        ))
-        .unwrap_or_else(|error| panic!("{options}: {error:?}"));
+    let table = "CREATE FOREIGN TABLE h (field text, value text) SERVER r OPTIONS (table_type 'hash', table_key_prefix 'h')";
+    replace_server(client, options, table);
 }
 
 fn count(client: &mut Client) -> i64 {
@@ -62,8 +57,7 @@ fn count(client: &mut Client) -> i64 {
 
 /// State, DETAIL and HINT of the statement's error.
 fn refused(client: &mut Client, sql: &str) -> (SqlState, String, String) {
-    let error = client.batch_execute(sql).expect_err(sql);
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
+    let error = refusal(client, sql);
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     (error.code().clone(), text(error.detail()), text(error.hint()))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use pg_redis_cache_core::redis::{Cause, Event, Expiry, Request, Settings};
 use redis_support::cluster::{Cluster, free_port, node_port};
 use redis_support::detour::Detour;
+use redis_support::versions::write_versions_by;
 use redis_support::{Bench, Server, encode_fields, eventually, purge, settings, target, ttl};
 
 fn connected(event: &Event) -> bool {
@@ -18,42 +19,22 @@ fn connected(event: &Event) -> bool {
 
 /// Writes ever newer versions of some keys until told to stop; returns the last version of each.
 fn write_versions(bench: &mut Bench, keys: usize, stop: &AtomicBool) -> Vec<u64> {
-    let mut last = vec![0; keys];
-    let mut version: u64 = 0;
-    let mut unacknowledged = std::collections::VecDeque::new();
-    while !stop.load(Ordering::Relaxed) {
-        let id = bench.write(|chunk| {
-            for _ in 0..20 {
-                version += 1;
-                let key = (version.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % keys;
-                last[key] = version;
-                let name = format!("v:{key}");
-                let name = target(0, name.as_bytes());
-                // Of several commands, of one, and none that stays.
-                match version % 5 {
-                    0 => {
-                        let fields = encode_fields(false, &[(b"version", version.to_string().as_bytes())]);
-                        chunk.store_hash(name, &fields, ttl(600_000), false);
-                        last[key] = version;
-                    }
-                    1 => {
-                        chunk.delete(name, None);
-                        chunk.store_text(name, version.to_string().as_bytes(), Expiry::Never, false);
-                    }
-                    _ => chunk.store_text(name, version.to_string().as_bytes(), ttl(600_000), false),
-                }
+    let goes_on = |_| !stop.load(Ordering::Relaxed);
+    write_versions_by(bench, keys, 50, goes_on, |chunk, name, version| {
+        let text = version.to_string();
+        // Of several commands, of one, and none that stays.
+        match version % 5 {
+            0 => {
+                let fields = encode_fields(false, &[(b"version", text.as_bytes())]);
+                chunk.store_hash(name, &fields, ttl(600_000), false);
             }
-        });
-        unacknowledged.push_back(id);
-        if unacknowledged.len() > 50 {
-            let oldest = unacknowledged.pop_front().unwrap();
-            bench.wait_for_chunk(oldest);
+            1 => {
+                chunk.delete(name, None);
+                chunk.store_text(name, text.as_bytes(), Expiry::Never, false);
+            }
+            _ => chunk.store_text(name, text.as_bytes(), ttl(600_000), false),
         }
-    }
-    if let Some(newest) = unacknowledged.pop_back() {
-        bench.wait_for_chunk(newest);
-    }
-    last
+    })
 }
 
 fn check_versions(cluster: &Cluster, last: &[u64]) {

@@ -3,13 +3,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pg_redis_cache_core::redis::Expiry;
+use pg_redis_cache_core::redis::{Chunk, Expiry, Target};
 use redis::Commands;
 
 use super::{Bench, Server, target};
 
 /// Writes ever newer versions of a few keys until told to stop; returns the last version of each.
-pub fn write_versions(bench: &mut Bench, keys: usize, mut go_on: impl FnMut(u64) -> bool) -> Vec<u64> {
+pub fn write_versions(bench: &mut Bench, keys: usize, go_on: impl FnMut(u64) -> bool) -> Vec<u64> {
+    write_versions_by(bench, keys, 100, go_on, |chunk, name, version| {
+        chunk.store_text(name, version.to_string().as_bytes(), Expiry::Never, false);
+    })
+}
+
+/// The same by what `store` says, with at most so many chunks unacknowledged.
+pub fn write_versions_by(
+    bench: &mut Bench,
+    keys: usize,
+    most: usize,
+    mut go_on: impl FnMut(u64) -> bool,
+    store: impl Fn(&mut Chunk, Target<'_>, u64),
+) -> Vec<u64> {
     let mut last = vec![0; keys];
     let mut version = 0;
     let mut unacknowledged = std::collections::VecDeque::new();
@@ -21,16 +34,11 @@ pub fn write_versions(bench: &mut Bench, keys: usize, mut go_on: impl FnMut(u64)
                 let key = (version.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % keys;
                 last[key] = version;
                 let name = format!("v:{key}");
-                chunk.store_text(
-                    target(0, name.as_bytes()),
-                    version.to_string().as_bytes(),
-                    Expiry::Never,
-                    false,
-                );
+                store(chunk, target(0, name.as_bytes()), version);
             }
         });
         unacknowledged.push_back(id);
-        if unacknowledged.len() > 100 {
+        if unacknowledged.len() > most {
             let oldest = unacknowledged.pop_front().unwrap();
             bench.wait_for_chunk(oldest);
         }
