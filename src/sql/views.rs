@@ -226,10 +226,12 @@ fn status_row() -> TableIterator<
 > {
     let shared = shared();
     let control = shared.control();
+    let worker_pid = Some(control.worker_pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0);
     let shown = Shown::of(shared, DEFAULT);
     let row = (
-        Some(control.worker_pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0),
-        shown.connected,
+        worker_pid,
+        // A worker that exits takes its process id away before it says that it is connected nowhere.
+        shown.connected && worker_pid.is_some(),
         gucs::masked_url(),
         shown.server_version,
         Some(shared.status_text(DEFAULT, StatusText::Master)).filter(|master| !master.is_empty()),
