@@ -246,6 +246,12 @@ pub fn greeting(address: &Address, password: Option<&Secret>, role: &str) -> Vec
     commands
 }
 
+/// Commands as they are to be written at once: who writes again to a server that has hung up is told of that, and not
+/// what the server has said before (networking.c, acceptCommonHandler).
+pub fn in_one(commands: &[redis::Cmd]) -> Vec<u8> {
+    commands.iter().flat_map(redis::Cmd::get_packed_command).collect()
+}
+
 /// Whether Redis has refused its first command because of the connection, and not of the command.
 pub fn is_turned_away(cause: &Cause) -> bool {
     cause.kind() != Kind::Rejected

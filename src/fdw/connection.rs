@@ -35,6 +35,8 @@ struct Connection {
     stream: Patient,
     /// Without its password.
     address: String,
+    /// The same, until something has been answered.
+    unanswered: Option<Address>,
     host: String,
     reader: resp::Reader,
     /// What is to be sent, and how much of it has been.
@@ -146,6 +148,7 @@ impl Shared {
                 deadline: Instant::now() + gucs::connect_timeout(),
             },
             address: address.masked(),
+            unanswered: Some(address.clone()),
             host: match address.place() {
                 Place::Tcp { host, .. } => host.to_owned(),
                 Place::Unix { .. } | Place::Service(_) | Place::Cluster(_) => String::new(),
@@ -165,12 +168,10 @@ impl Shared {
         let shared = Self(Rc::new(RefCell::new(connection)));
         let mut line = shared.wire();
         let greeting = socket::greeting(address, password, "fdw");
-        for command in &greeting {
-            line.send(&Commands {
-                bytes: command.get_packed_command(),
-                count: 1,
-            });
-        }
+        line.send(&Commands {
+            bytes: socket::in_one(&greeting),
+            count: greeting.len(),
+        });
         for _ in 1..greeting.len() {
             line.answer();
         }
@@ -300,6 +301,7 @@ impl Connection {
         match self.stream.read(&mut self.buffer) {
             Ok(0) => self.fail(&io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
+                self.unanswered = None;
                 self.reader.feed(&self.buffer[..count]);
                 count
             }
@@ -336,7 +338,10 @@ impl Connection {
 
     fn fail(&mut self, problem: &io::Error) -> ! {
         self.broken = true;
-        error::lost(&self.address, problem)
+        match &self.unanswered {
+            Some(address) => error::unanswered(address, problem),
+            None => error::lost(&self.address, problem),
+        }
     }
 }
 

@@ -3,12 +3,15 @@ use std::io;
 
 use pg_redis_cache_core::{
     fdw::{Kind, OptionProblem, ReadProblem, options::Keys},
-    redis::{Cause, Kind as Trouble},
+    redis::{Address, Cause, Kind as Trouble},
 };
 use pgrx::PgSqlErrorCode;
 
 use super::table::Table;
-use crate::sql::{raise, sqlstate};
+use crate::{
+    gucs,
+    sql::{raise, sqlstate},
+};
 
 /// Where to look when the two do not come together on TLS.
 const TLS_HINT: &str = "See the server's options tls_ca_file, tls_cert_file, tls_key_file and tls_verify, or the settings pg_redis_cache.tls_….";
@@ -33,6 +36,17 @@ pub fn unreachable_server(address: &str, problem: &io::Error) -> ! {
             _ => "See the server's option host_port or url; without them, the setting pg_redis_cache.url.",
         },
     )
+}
+
+/// A connection was made, and broke before anything was answered, or nothing was in time.
+pub fn unanswered(address: &Address, problem: &io::Error) -> ! {
+    let cause = match problem.kind() {
+        io::ErrorKind::TimedOut => Cause::Timeout {
+            after: gucs::command_timeout(),
+        },
+        _ => Cause::of_io(problem).before_any_answer(address),
+    };
+    unreachable_server(&address.masked(), &cause.into_io())
 }
 
 /// The options of a server are for superusers to set, and nobody has judged them (the wrapper has no validator).

@@ -34,6 +34,8 @@ pub struct Single {
     stream: Patient,
     parser: Parser,
     address: Address,
+    /// Whether anything has been.
+    is_answered: bool,
 }
 
 impl Connection {
@@ -189,11 +191,10 @@ impl Single {
             stream: Patient { stream, deadline },
             parser: Parser::new(),
             address: address.clone(),
+            is_answered: false,
         };
         let greeting = socket::greeting(address, password, "sql");
-        greeting
-            .iter()
-            .for_each(|command| single.send_bytes(&command.get_packed_command()));
+        single.send_bytes(&socket::in_one(&greeting));
         for _ in 1..greeting.len() {
             single.answer().unwrap_or_else(|error| refused(&error));
         }
@@ -216,16 +217,27 @@ impl Single {
 
     fn send_bytes(&mut self, bytes: &[u8]) {
         if let Err(error) = self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
-            unreachable_redis(&self.address, &Cause::of_io(&error));
+            self.fail(Cause::of_io(&error));
         }
     }
 
     fn answer(&mut self) -> Result<Value, ServerError> {
-        match self.parser.parse_value(&mut self.stream) {
-            Ok(Value::ServerError(error)) => Err(error),
-            Ok(value) => Ok(value),
-            Err(error) => unreachable_redis(&self.address, &Cause::of(&error)),
+        let value = self.parser.parse_value(&mut self.stream);
+        let value = value.unwrap_or_else(|error| self.fail(Cause::of(&error)));
+        self.is_answered = true;
+        match value {
+            Value::ServerError(error) => Err(error),
+            value => Ok(value),
         }
+    }
+
+    fn fail(&self, cause: Cause) -> ! {
+        let cause = if self.is_answered {
+            cause
+        } else {
+            cause.before_any_answer(&self.address)
+        };
+        unreachable_redis(&self.address, &cause)
     }
 }
 

@@ -291,14 +291,20 @@ fn a_server_that_is_not_to_be_trusted_is_not() {
 fn plain_and_tls_do_not_talk_to_each_other() {
     let secure = Secure::new();
     let world = world_of(&secure, &secure.server(), "no");
+    world.execute("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    world.set_mappings("t:{id} => SELECT v FROM t");
     let mut client = world.connect();
     let plain_to_tls = secure.url().replace("rediss", "redis");
     serve(&mut client, &format!("host_port {}", literal(&plain_to_tls)));
-    let (state, detail, _) = refused(&mut client, "SELECT * FROM h");
-    let expected = [SqlState::CONNECTION_FAILURE, SqlState::PROTOCOL_VIOLATION];
-    assert!(expected.contains(&state), "{state:?} {detail}");
+    let (state, detail, hint) = refused(&mut client, "SELECT * FROM h");
+    assert_eq!(state, SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION, "{detail}");
+    assert!(detail.contains("rediss://"), "{detail}");
+    assert!(hint.contains("host_port"), "{hint}");
     world.postgres.set_conf("pg_redis_cache.url", &plain_to_tls);
-    world.wait_for_status("NOT connected AND last_error ~ '^(lost|protocol): '");
+    world.wait_for_status("NOT connected AND last_error LIKE 'lost: %rediss://%'");
+    let (state, detail, _) = refused(&mut world.connect(), "SELECT redis_cache.get('t', '1')");
+    assert_eq!(state, SqlState::CONNECTION_FAILURE, "{detail}");
+    assert!(detail.contains("rediss://"), "{detail}");
 
     let tls_to_plain = world.redis.url().replace("redis:", "rediss:");
     set_path(&world, "tls_ca_file", &secure.authority.certificate());

@@ -2,7 +2,8 @@
 //!
 //! A server that has no room for a client (`maxclients`), does not want its certificate (TLS 1.3), or speaks another
 //! protocol, says so before anything is asked. The library's driver takes that and tells who asks later only that the
-//! connection has ended. Nor does it tell in which step of TLS its time was over. So one more connection is made, without the library, that goes
+//! connection has ended. Nor does it tell whether that was before any answer (a port for TLS hangs up on who speaks
+//! without), or in which step of TLS its time was over. So one more connection is made, without the library, that goes
 //! as far as the first answer. What it does not find out changes nothing. It takes `connect_timeout` at most, and is
 //! made only after a failure.
 
@@ -35,20 +36,29 @@ pub(super) async fn of(settings: &Settings, cause: Cause) -> Cause {
                 _ => None,
             }
         }
-        (Place::Tcp { host, port }, Kind::Lost) => said(TcpStream::connect((host, port)), limit).await,
-        (Place::Unix { path }, Kind::Lost) => said(UnixStream::connect(path), limit).await,
+        (Place::Tcp { host, port }, Kind::Lost) => said(TcpStream::connect((host, port)), settings).await,
+        (Place::Unix { path }, Kind::Lost) => said(UnixStream::connect(path), settings).await,
         _ => None,
     };
     found.unwrap_or(cause)
 }
 
-/// What a server says as it hangs up on whoever connects.
-async fn said<S>(socket: impl Future<Output = io::Result<S>>, limit: Duration) -> Option<Cause>
+/// What a server says as it hangs up on whoever connects, if it says anything.
+async fn said<S>(socket: impl Future<Output = io::Result<S>>, settings: &Settings) -> Option<Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let said = timeout(limit, async { first_answer(socket.await?).await });
-    what_is_wrong(&said.await.ok()?.ok()?)
+    let said = timeout(settings.connect_timeout, async {
+        io::Result::Ok(first_answer(socket.await?).await)
+    });
+    match said.await.ok()?.ok()? {
+        Ok(answer) if !answer.is_empty() => what_is_wrong(&answer),
+        answer => {
+            let error = answer.err().unwrap_or(io::ErrorKind::UnexpectedEof.into());
+            Some(Cause::of_io(&error).before_any_answer(&settings.address))
+                .filter(|cause| *cause == Cause::HungUp)
+        }
+    }
 }
 
 /// What a first answer says against whoever connects.

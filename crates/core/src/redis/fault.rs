@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerError};
 
+use super::address::{Address, Place};
 use super::tls::TlsFailure;
 
 /// The longest text of Redis that is passed on, in bytes.
@@ -136,6 +137,8 @@ pub enum Cause {
         /// What was expected.
         expected: &'static str,
     },
+    /// The other end closed the connection, which has no TLS, before it answered anything.
+    HungUp,
     /// No sentinel could say who the master is.
     NoMaster {
         /// The kind of trouble with the sentinels.
@@ -204,6 +207,14 @@ impl Cause {
         }
     }
 
+    /// The same of a connection to `address` on which nothing has been answered yet.
+    pub fn before_any_answer(self, address: &Address) -> Self {
+        match address.place() {
+            Place::Tcp { .. } if !address.is_tls() && self.kind() == Kind::Lost => Self::HungUp,
+            _ => self,
+        }
+    }
+
     /// Which kind of trouble it is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -216,7 +227,7 @@ impl Cause {
             Self::Cluster | Self::NotCluster | Self::UnknownService => Kind::Rejected,
             Self::NoMaster { kind, .. } => *kind,
             Self::Protocol { .. } => Kind::Protocol,
-            Self::Reconfigured => Kind::Lost,
+            Self::HungUp | Self::Reconfigured => Kind::Lost,
         }
     }
 
@@ -254,6 +265,9 @@ impl fmt::Display for Cause {
             Self::NotCluster => f.write_str("the server is not part of a cluster"),
             Self::UnknownService => f.write_str("it does not know the service"),
             Self::Protocol { expected } => write!(f, "unexpected answer, {expected} was expected"),
+            Self::HungUp => {
+                f.write_str("closed before anything was answered, as by a port for TLS (rediss://)")
+            }
             Self::Reconfigured => f.write_str("the settings have changed"),
         }
     }
