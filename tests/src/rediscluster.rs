@@ -1,6 +1,5 @@
 //! A Redis Cluster for one test.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -163,21 +162,20 @@ impl RedisCluster {
         if let Some(announced) = &announced {
             args.extend(["--cluster-announce-port", announced]);
         }
-        let (bus, number);
         // Redis 6.2 knows no other port for the bus than its own port and 10,000.
-        let node = if redis_version().contains(" v=6.") {
-            let is_free = |port: &Port| TcpListener::bind((self.host, port.number + 10_000)).is_ok();
-            let port = std::iter::repeat_with(Port::claim).take(100).find(is_free);
-            args.extend(more);
-            Redis::start_at(port.expect("a port whose bus is free"), &args)
+        let has_fixed_bus = redis_version().contains(" v=6.");
+        let [port, bus] = if has_fixed_bus {
+            Port::claim_with_bus()
         } else {
-            bus = Port::claim();
-            number = bus.number.to_string();
-            args.extend(["--cluster-port", &number]);
-            args.extend(more);
-            self.buses.push(bus);
-            Redis::start_with(&args)
+            [Port::claim(), Port::claim()]
         };
+        let number = bus.number.to_string();
+        if !has_fixed_bus {
+            args.extend(["--cluster-port", &number]);
+        }
+        args.extend(more);
+        self.buses.push(bus);
+        let node = Redis::start_at(port, &args);
         if let (Some(lines), Some(port)) = (&mut self.lines, line) {
             lines.push(Proxy::at(port, &node));
         }
