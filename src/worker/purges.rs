@@ -217,13 +217,14 @@ impl Worker {
         state.not_before = Some(Instant::now() + AFTER_REFUSAL);
     }
 
-    /// What the mapping held is gone: its place can be used again.
+    /// What the mapping held is gone: its place can be used again. Backends have nothing to do with it since it was
+    /// retired, and the generation, which has them purge everything, stays.
     fn free(&mut self, mapping: u16) {
         {
             let _held = self.shared.lock_ring();
             self.shared.set_state_locked(mapping, MappingState::Free);
-            self.shared.bump_generation_locked();
         }
+        self.register.expire();
         self.written.remove(&mapping);
         self.purges.0.remove(&mapping);
         self.shared.set_problem(mapping, "");

@@ -50,6 +50,13 @@ pub struct Register {
     document: Option<String>,
 }
 
+impl Register {
+    /// Has it written anew although the generation is the same.
+    pub(super) fn expire(&mut self) {
+        self.generation = None;
+    }
+}
+
 /// Puts the mappings of the register into places. Called in the postmaster, before there is any other process.
 pub fn restore(shared: Shared) {
     let known = match read() {

@@ -248,6 +248,39 @@ fn a_place_that_is_used_again_takes_nothing_of_the_mapping_before() {
 }
 
 #[test]
+fn a_place_that_becomes_free_costs_the_other_mappings_nothing() {
+    let world = world();
+    let list = "doc:{id} => SELECT version FROM doc";
+    world.execute("CREATE TABLE gone (id int PRIMARY KEY, v int)");
+    world.set_mappings(&format!(
+        "{list}; gone:{{id}} => SELECT v FROM gone WITH (insert = set)"
+    ));
+    world.execute("INSERT INTO gone VALUES (1, 1)");
+    world.wait();
+    let is_there = || world.redis.cli(&["EXISTS", "gone:1"]) == "(integer) 1";
+    assert!(is_there());
+    world.set_mappings(list);
+    eventually("its key to be purged", SOON, || (!is_there()).then_some(()));
+    let before = losses(&world);
+    let mut writer = world.connect();
+    writer
+        .batch_execute("BEGIN; UPDATE doc SET version = 2 WHERE id = 1")
+        .expect("a row can be changed");
+    sleep(Duration::from_millis(SHORT.into())); // the place becomes free, which nothing shows
+    writer.batch_execute("COMMIT").expect("a commit works");
+    world.wait();
+    assert_eq!(cached(&world), "2");
+    assert_eq!(losses(&world), before);
+}
+
+/// How often a mapping had to be purged.
+fn losses(world: &World) -> i64 {
+    let sql = "SELECT sum(count)::bigint FROM redis_cache.purges";
+    let row = world.connect().query_one(sql, &[]);
+    row.expect("the view can be read").get(0)
+}
+
+#[test]
 fn a_snapshot_from_before_a_write_does_not_fill() {
     let world = world();
     let mut old = old_snapshot(&world);
