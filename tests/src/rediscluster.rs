@@ -1,5 +1,6 @@
 //! A Redis Cluster for one test.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -49,20 +50,20 @@ impl RedisCluster {
         cluster
     }
 
-    /// So many masters with a replica each, where everybody, the nodes themselves too, reaches a node by a [`Proxy`], but
-    /// for their gossip and for the tests' own connections.
+    /// The same, where everybody, the nodes themselves too, reaches a node by a [`Proxy`], but for their gossip and for
+    /// the tests' own connections.
     ///
     /// # Panics
     /// If it does not come about.
-    pub fn start_proxied(masters: usize) -> RedisCluster {
+    pub fn start_proxied(masters: usize, replicated: bool) -> RedisCluster {
         let mut cluster = RedisCluster {
             lines: Some(Vec::new()),
             ..RedisCluster::of_strangers(0, &[])
         };
-        for _ in 0..masters * 2 {
+        for _ in 0..masters * (1 + usize::from(replicated)) {
             cluster.add(&[]);
         }
-        cluster.create(true);
+        cluster.create(replicated);
         cluster
     }
 
@@ -354,6 +355,35 @@ impl RedisCluster {
         self.nodes.iter().position(answers)
     }
 
+    /// What the first node answers that does not refuse, as all but a key's master do; waits until one does.
+    ///
+    /// # Panics
+    /// If none does for long.
+    pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let what = format!("an answer to {words:?}");
+        eventually(&what, LIMIT, || {
+            self.nodes.iter().find_map(|node| node.ask(words).ok())
+        })
+    }
+
+    /// All strings that masters hold, by key.
+    ///
+    /// # Panics
+    /// If a node that runs does not list its keys.
+    pub fn strings(&self) -> HashMap<String, String> {
+        let mut all = HashMap::new();
+        for node in self.nodes.iter().filter(|node| node.is_running()) {
+            let keys: Vec<String> = node.ask(&["KEYS", "*"]).expect("a node lists its keys");
+            for key in keys {
+                // Replicas list what they do not give out.
+                if let Ok(Some(value)) = node.ask::<Option<String>>(&["GET", &key]) {
+                    all.insert(key, value);
+                }
+            }
+        }
+        all
+    }
+
     /// How the nodes are reached, being called so.
     fn addresses(&self, host: &str) -> Vec<String> {
         (0..self.nodes.len())
@@ -376,7 +406,8 @@ impl RedisCluster {
         redis_cli(&args);
     }
 
-    fn id(&self, node: usize) -> String {
+    /// What a node calls itself in the cluster.
+    pub fn id(&self, node: usize) -> String {
         id_of(&self.nodes[node])
     }
 }

@@ -136,6 +136,15 @@ impl Redis {
         self.client().get_connection()
     }
 
+    /// What Redis answers to one command.
+    ///
+    /// # Errors
+    /// It refuses, or does not run.
+    pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]).query(&mut self.try_connection()?)
+    }
+
     /// What redis-cli prints for one command, quoted so that every byte shows.
     pub fn cli(&self, args: &[&str]) -> String {
         let mut command = Command::new("redis-cli");

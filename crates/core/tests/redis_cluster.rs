@@ -2,14 +2,12 @@
 
 mod redis_support;
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pg_redis_cache_core::redis::{Cause, Event, Expiry, Request, Settings};
-use redis_support::cluster::{Cluster, free_port, node_port};
-use redis_support::detour::Detour;
+use pg_redis_cache_tests::{Port, RedisCluster};
 use redis_support::versions::write_versions_by;
 use redis_support::{Bench, Server, encode_fields, eventually, purge, settings, target, ttl};
 
@@ -37,14 +35,14 @@ fn write_versions(bench: &mut Bench, keys: usize, stop: &AtomicBool) -> Vec<u64>
     })
 }
 
-fn check_versions(cluster: &Cluster, last: &[u64]) {
+fn check_versions(cluster: &RedisCluster, last: &[u64]) {
     for (key, version) in last.iter().enumerate().filter(|(_, version)| **version > 0) {
         let name = format!("v:{key}");
-        let kind: String = cluster.ask(&name, &["TYPE", &name]);
+        let kind: String = cluster.ask(&["TYPE", &name]);
         // Where its master is: TYPE of a node that does not have the slot is an error.
         let found: Option<u64> = match kind.as_str() {
-            "hash" => cluster.ask(&name, &["HGET", &name, "version"]),
-            _ => cluster.ask(&name, &["GET", &name]),
+            "hash" => cluster.ask(&["HGET", &name, "version"]),
+            _ => cluster.ask(&["GET", &name]),
         };
         assert_eq!(found, Some(*version), "{name}");
     }
@@ -52,7 +50,11 @@ fn check_versions(cluster: &Cluster, last: &[u64]) {
 
 /// The same where a master is lost, and with it what it had not told its replica: everything is written once more before
 /// it is looked at.
-fn with_a_master_lost(cluster: &mut Cluster, keys: usize, change: impl FnOnce(&mut Cluster)) -> Vec<Event> {
+fn with_a_master_lost(
+    cluster: &mut RedisCluster,
+    keys: usize,
+    change: impl FnOnce(&mut RedisCluster),
+) -> Vec<Event> {
     let (mut bench, _) = load(cluster, keys, change);
     let all: Vec<u64> = (0..keys as u64).map(|key| 1_000_000_000 + key).collect();
     bench.write_and_wait(|chunk| {
@@ -71,13 +73,17 @@ fn with_a_master_lost(cluster: &mut Cluster, keys: usize, change: impl FnOnce(&m
 }
 
 /// Writes while `change` changes the cluster; then each key holds what was written last.
-fn under_load(cluster: &mut Cluster, keys: usize, change: impl FnOnce(&mut Cluster)) -> Vec<Event> {
+fn under_load(cluster: &mut RedisCluster, keys: usize, change: impl FnOnce(&mut RedisCluster)) -> Vec<Event> {
     let (bench, last) = load(cluster, keys, change);
     check_versions(cluster, &last);
     bench.stop()
 }
 
-fn load(cluster: &mut Cluster, keys: usize, change: impl FnOnce(&mut Cluster)) -> (Bench, Vec<u64>) {
+fn load(
+    cluster: &mut RedisCluster,
+    keys: usize,
+    change: impl FnOnce(&mut RedisCluster),
+) -> (Bench, Vec<u64>) {
     let stop = Arc::new(AtomicBool::new(false));
     let told = stop.clone();
     let mut bench = Bench::start(3, settings(&cluster.url()));
@@ -93,7 +99,7 @@ fn load(cluster: &mut Cluster, keys: usize, change: impl FnOnce(&mut Cluster)) -
 
 #[test]
 fn each_key_goes_to_the_master_of_its_slot() {
-    let cluster = Cluster::start(3, false);
+    let cluster = RedisCluster::start(3, false);
     let mut bench = Bench::start(2, settings(&cluster.url()));
     bench.write_and_wait(|chunk| {
         for number in 0..300 {
@@ -137,7 +143,7 @@ fn each_key_goes_to_the_master_of_its_slot() {
 
 #[test]
 fn while_slots_move_no_key_goes_back() {
-    let mut cluster = Cluster::start(3, false);
+    let mut cluster = RedisCluster::start(3, false);
     let events = under_load(&mut cluster, 300, |cluster| {
         cluster.reshard(0, 1, 300);
         cluster.reshard(1, 2, 300);
@@ -149,7 +155,7 @@ fn while_slots_move_no_key_goes_back() {
 
 #[test]
 fn a_node_that_joins_is_met_before_it_is_written_to() {
-    let mut cluster = Cluster::start(3, false);
+    let mut cluster = RedisCluster::start(3, false);
     let events = under_load(&mut cluster, 300, |cluster| {
         cluster.join();
         cluster.reshard(0, 3, 500);
@@ -159,7 +165,7 @@ fn a_node_that_joins_is_met_before_it_is_written_to() {
 
 #[test]
 fn a_replica_that_takes_over_is_met_and_written_to() {
-    let mut cluster = Cluster::start(3, true);
+    let mut cluster = RedisCluster::start(3, true);
     let events = with_a_master_lost(&mut cluster, 300, |cluster| {
         let victim = cluster.master_of("v:1");
         cluster.nodes[victim].kill();
@@ -176,7 +182,7 @@ fn a_replica_that_takes_over_is_met_and_written_to() {
 
 #[test]
 fn a_master_that_hangs_is_left_for_its_replica() {
-    let mut cluster = Cluster::start(3, true);
+    let mut cluster = RedisCluster::start(3, true);
     let victim = cluster.master_of("v:1");
     let events = with_a_master_lost(&mut cluster, 100, |cluster| {
         cluster.nodes[victim].freeze();
@@ -195,25 +201,12 @@ fn a_master_that_hangs_is_left_for_its_replica() {
 
 #[test]
 fn what_was_sent_to_a_master_does_not_run_once_the_slot_is_back() {
-    let ways: Vec<(TcpListener, u16)> = (0..3)
-        .map(|_| (TcpListener::bind("127.0.0.1:0").unwrap(), node_port()))
-        .collect();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    let ports: Vec<(u16, u16)> = ways
-        .iter()
-        .map(|(listener, own)| (*own, port(listener)))
-        .collect();
-    let detours: Vec<Detour> = ways
-        .into_iter()
-        .map(|(listener, own)| Detour::to_port(listener, own))
-        .collect();
-    let cluster = Cluster::announcing(&ports);
-    let url = detours[0].url().replace("redis:", "redis-cluster:");
+    let cluster = RedisCluster::start_proxied(3, false);
     let mut bench = Bench::start(
         1,
         Settings {
             command_timeout: Duration::from_secs(1),
-            ..settings(&url)
+            ..settings(&cluster.url())
         },
     );
     let write = |chunk: &mut pg_redis_cache_core::redis::Chunk, version: &str| {
@@ -222,15 +215,15 @@ fn what_was_sent_to_a_master_does_not_run_once_the_slot_is_back() {
     bench.write_and_wait(|chunk| write(chunk, "1"));
     let from = cluster.master_of("v:1");
     let to = (from + 1) % 3;
-    detours[from].hold();
+    cluster.line(from).hold();
     let second = bench.write(|chunk| write(chunk, "2"));
-    eventually("something to be kept", || detours[from].keeps_something());
+    eventually("something to be kept", || cluster.line(from).keeps_something());
     cluster.move_slot_of("v:1", from, to);
     bench.wait_for_chunk(second);
     bench.write_and_wait(|chunk| write(chunk, "3"));
     assert_eq!(cluster.master_of("v:1"), to);
     cluster.move_slot_of("v:1", to, from);
-    detours[from].release();
+    cluster.line(from).release();
     assert_eq!(cluster.strings().get("v:1").map(String::as_str), Some("3"));
     assert!(
         !bench
@@ -242,7 +235,7 @@ fn what_was_sent_to_a_master_does_not_run_once_the_slot_is_back() {
 
 #[test]
 fn a_purge_misses_no_key_that_is_on_its_way() {
-    let cluster = Cluster::start(3, false);
+    let cluster = RedisCluster::start(3, false);
     let mut bench = Bench::start(2, settings(&cluster.url()));
     for _ in 0..5 {
         bench.write_and_wait(|chunk| {
@@ -269,7 +262,7 @@ fn a_purge_misses_no_key_that_is_on_its_way() {
 /// at the next.
 #[test]
 fn a_purge_misses_no_key_that_is_handed_over() {
-    let cluster = Cluster::start(3, false);
+    let cluster = RedisCluster::start(3, false);
     if !cluster.migrate(0, 1, 0..=0) {
         println!("this version moves slots key by key alone");
         return;
@@ -299,11 +292,11 @@ fn a_purge_misses_no_key_that_is_handed_over() {
 
 #[test]
 fn a_slot_that_stays_half_way_is_written_to_and_purged() {
-    let mut cluster = Cluster::start(3, false);
+    let mut cluster = RedisCluster::start(3, false);
     cluster.join();
     let (from, to) = (cluster.master_of("v:1"), 3);
     let slot: i64 = cluster.nodes[0].ask(&["CLUSTER", "KEYSLOT", "v:1"]).unwrap();
-    let (from_id, to_id) = (cluster.nodes[from].id(), cluster.nodes[to].id());
+    let (from_id, to_id) = (cluster.id(from), cluster.id(to));
     let set = |node: usize, words: [&str; 2]| {
         let words = ["CLUSTER", "SETSLOT", &slot.to_string(), words[0], words[1]];
         let _: redis::Value = cluster.nodes[node].ask(&words).unwrap();
@@ -328,9 +321,9 @@ fn a_slot_that_stays_half_way_is_written_to_and_purged() {
 
 #[test]
 fn the_marker_is_taken_from_where_its_slot_is() {
-    let cluster = Cluster::start(3, false);
+    let cluster = RedisCluster::start(3, false);
     let key = "pg_redis_cache:marker";
-    let _: String = cluster.ask(key, &["SET", key, "old"]);
+    let _: String = cluster.ask(&["SET", key, "old"]);
     let mut bench = Bench::start_with(2, settings(&cluster.url()), Some(key.as_bytes()));
     let place = bench.wait_for("a connection", connected);
     let Event::Connected { marker, server, .. } = &bench.events[place] else {
@@ -338,7 +331,7 @@ fn the_marker_is_taken_from_where_its_slot_is() {
     };
     assert_eq!(marker.as_deref(), Some(&b"old"[..]));
     assert_eq!(server.run_id.split(',').count(), 3);
-    assert_eq!(cluster.ask::<i64>(key, &["EXISTS", key]), 0);
+    assert_eq!(cluster.ask::<i64>(&["EXISTS", key]), 0);
 }
 
 #[test]
@@ -352,7 +345,7 @@ fn a_stop_does_not_wait_for_a_cluster_that_is_not_there() {
 
 #[test]
 fn a_slot_without_a_master_is_told_and_holds_only_its_own_keys_up() {
-    let cluster = Cluster::start(3, false);
+    let cluster = RedisCluster::start(3, false);
     let slot: i64 = cluster.nodes[0].ask(&["CLUSTER", "KEYSLOT", "v:1"]).unwrap();
     let slot = slot.to_string();
     let owner = cluster.master_of("v:1");
@@ -387,16 +380,16 @@ fn a_slot_without_a_master_is_told_and_holds_only_its_own_keys_up() {
 
 #[test]
 fn a_node_that_has_left_the_cluster_does_not_stand_for_it() {
-    let mut cluster = Cluster::start(3, false);
+    let mut cluster = RedisCluster::start(3, false);
     cluster.join();
     let _: () = cluster.nodes[3].ask(&["CLUSTER", "RESET"]).unwrap();
-    let left = format!("redis-cluster://127.0.0.1:{}", cluster.nodes[3].port);
+    let left = format!("redis-cluster://127.0.0.1:{}", cluster.nodes[3].port());
     let mut bench = Bench::start(1, settings(&left));
     let is_told = |event: &Event| matches!(event, Event::Disconnected { fault } if matches!(fault.cause, Cause::Protocol { .. }));
     bench.wait_for("the trouble", is_told);
     bench.send(Request::Reconfigure(settings(&format!(
         "{left},127.0.0.1:{}",
-        cluster.nodes[0].port
+        cluster.nodes[0].port()
     ))));
     bench.write_and_wait(|chunk| chunk.store_text(target(0, b"v:1"), b"1", Expiry::Never, false));
     assert_eq!(cluster.strings().get("v:1").map(String::as_str), Some("1"));
@@ -411,19 +404,22 @@ fn an_address_says_whether_there_is_a_cluster() {
             |event| matches!(event, Event::Disconnected { fault } if fault.cause == *wanted),
         );
     };
-    let cluster = Cluster::start(3, false);
+    let cluster = RedisCluster::start(3, false);
     cause_at(
-        &format!("redis://127.0.0.1:{}", cluster.nodes[0].port),
+        &format!("redis://127.0.0.1:{}", cluster.nodes[0].port()),
         &Cause::Cluster,
     );
-    let port = free_port();
-    let _server = Server::start(&["--port", &port.to_string()]);
-    cause_at(&format!("redis-cluster://127.0.0.1:{port}"), &Cause::NotCluster);
+    let port = Port::claim();
+    let _server = Server::start(&["--port", &port.number.to_string()]);
+    cause_at(
+        &format!("redis-cluster://127.0.0.1:{}", port.number),
+        &Cause::NotCluster,
+    );
 }
 
 #[test]
 fn new_settings_lead_from_a_server_to_a_cluster_and_back() {
-    let (server, cluster) = (Server::start(&[]), Cluster::start(3, false));
+    let (server, cluster) = (Server::start(&[]), RedisCluster::start(3, false));
     let mut bench = Bench::start(2, settings(&server.url("")));
     let write = |bench: &mut Bench| {
         bench.write_and_wait(|chunk| {

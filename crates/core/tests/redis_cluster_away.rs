@@ -6,14 +6,14 @@ mod redis_support;
 use std::time::Duration;
 
 use pg_redis_cache_core::redis::{Event, Expiry, LossReason, Settings};
-use redis_support::cluster::Cluster;
+use pg_redis_cache_tests::RedisCluster;
 use redis_support::{Bench, encode_fields, eventually, settings, target, ttl};
 
 const KEYS: usize = 90;
 
 /// Three masters of which each goes on if another one is away.
-fn cluster() -> Cluster {
-    let cluster = Cluster::start(3, false);
+fn cluster() -> RedisCluster {
+    let cluster = RedisCluster::start(3, false);
     for node in &cluster.nodes {
         let words = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
         let _: () = node.ask(&words).unwrap();
@@ -21,7 +21,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-fn start(cluster: &Cluster) -> Bench {
+fn start(cluster: &RedisCluster) -> Bench {
     let mut bench = Bench::start(
         2,
         Settings {
@@ -62,7 +62,7 @@ fn write(bench: &mut Bench, version: u64) -> u64 {
 }
 
 /// The keys that this node holds with that version.
-fn held(cluster: &Cluster, node: usize, version: u64) -> usize {
+fn held(cluster: &RedisCluster, node: usize, version: u64) -> usize {
     let Ok(keys) = cluster.nodes[node].ask::<Vec<String>>(&["KEYS", "v:*"]) else {
         return 0;
     };
@@ -73,13 +73,13 @@ fn held(cluster: &Cluster, node: usize, version: u64) -> usize {
     keys.iter().filter(is_new).count()
 }
 
-fn held_by_all(cluster: &Cluster, nodes: &[usize], version: u64) -> usize {
+fn held_by_all(cluster: &RedisCluster, nodes: &[usize], version: u64) -> usize {
     nodes.iter().map(|node| held(cluster, *node, version)).sum()
 }
 
 /// While `away` is away: the keys of the others become fresh again and again, and nothing is acknowledged.
 fn others_go_on(
-    cluster: &Cluster,
+    cluster: &RedisCluster,
     bench: &mut Bench,
     away: usize,
     versions: std::ops::Range<u64>,
@@ -105,7 +105,7 @@ fn others_go_on(
     chunks
 }
 
-fn in_the_end(cluster: &Cluster, mut bench: Bench, chunks: &[u64], version: u64) -> Vec<Event> {
+fn in_the_end(cluster: &RedisCluster, mut bench: Bench, chunks: &[u64], version: u64) -> Vec<Event> {
     bench.wait_for_chunk(chunks[chunks.len() - 1]);
     assert_eq!(held_by_all(cluster, &[0, 1, 2], version), KEYS);
     bench.stop()
@@ -122,7 +122,7 @@ fn one_that_is_killed_holds_only_its_own_keys_up() {
     let chunks = others_go_on(&cluster, &mut bench, away, 2..12);
     let lost = |event: &Event| matches!(event, Event::Disconnected { .. });
     assert!(bench.events.iter().any(lost), "that it is away is told");
-    cluster.nodes[away].restart();
+    cluster.nodes[away].start_again();
     let events = in_the_end(&cluster, bench, &chunks, 11);
     let changed = |event: &&Event| matches!(event, Event::Connected { changed: true, .. });
     assert_eq!(
@@ -152,7 +152,7 @@ fn what_is_only_for_the_others_takes_no_room_behind_what_waits() {
             |event| matches!(event, Event::HeldUp { chunk: told } if *told == chunk),
         );
     }
-    cluster.nodes[away].restart();
+    cluster.nodes[away].start_again();
     bench.wait_for_chunk(first + 300);
     bench.stop();
 }
@@ -239,7 +239,7 @@ fn one_that_has_won_slots_when_it_is_back_is_not_believed() {
     let cluster = cluster();
     let mut bench = start(&cluster);
     let (away, other, third) = (0, 1, 2);
-    let id = cluster.nodes[away].id();
+    let id = cluster.id(away);
     let is_free = |key: &String| cluster.master_of(key) == other;
     let key = (0..).map(|n| format!("free:{n}")).find(is_free).unwrap();
     let slot: u16 = cluster.nodes[other].ask(&["CLUSTER", "KEYSLOT", &key]).unwrap();

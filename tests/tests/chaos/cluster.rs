@@ -28,7 +28,7 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn begin() -> Cluster {
-        let nodes = RedisCluster::start_proxied(3);
+        let nodes = RedisCluster::start_proxied(3, true);
         let world = Trial::world_of(shape(), |world| world.url(&nodes.url()));
         Cluster { world, nodes }
     }

@@ -2,7 +2,7 @@
 //! long gone: what a network, or a busy server's socket, may do with the commands of a lost connection.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -48,59 +48,11 @@ pub struct Detour {
     state: Arc<State>,
 }
 
-/// One end of a connection.
-trait Socket: Read + Write + Send + Sized + 'static {
-    fn copy(&self) -> Self;
-    fn end(&self, how: Shutdown);
-}
-
-impl Socket for UnixStream {
-    fn copy(&self) -> Self {
-        self.try_clone().unwrap()
-    }
-
-    fn end(&self, how: Shutdown) {
-        let _ = self.shutdown(how);
-    }
-}
-
-impl Socket for TcpStream {
-    fn copy(&self) -> Self {
-        self.try_clone().unwrap()
-    }
-
-    fn end(&self, how: Shutdown) {
-        let _ = self.shutdown(how);
-    }
-}
-
 impl Detour {
     pub fn to(socket: &Path) -> Self {
         let path = socket.with_extension("detour");
         let listener = UnixListener::bind(&path).unwrap();
         let socket = socket.to_owned();
-        Self::between(
-            format!("redis+unix://{}?db=0", path.display()),
-            move || Some(listener.accept().ok()?.0),
-            move || UnixStream::connect(&socket).ok(),
-        )
-    }
-
-    /// From a port to another one, where nobody listens yet.
-    pub fn to_port(listener: TcpListener, port: u16) -> Self {
-        let url = format!("redis://{}", listener.local_addr().unwrap());
-        Self::between(
-            url,
-            move || Some(listener.accept().ok()?.0),
-            move || TcpStream::connect(("127.0.0.1", port)).ok(),
-        )
-    }
-
-    fn between<S: Socket>(
-        url: String,
-        accept: impl Fn() -> Option<S> + Send + 'static,
-        connect: impl Fn() -> Option<S> + Send + 'static,
-    ) -> Self {
         let state = Arc::new(State {
             refused: Mutex::new(None),
             phase: Mutex::new((Phase::Open, 0)),
@@ -108,13 +60,14 @@ impl Detour {
         });
         let shared = state.clone();
         std::thread::spawn(move || {
-            while let Some(client) = accept() {
+            while let Ok((client, _)) = listener.accept() {
                 // No server: the client sees the connection closed.
-                if let Some(server) = connect() {
+                if let Ok(server) = UnixStream::connect(&socket) {
                     join(client, server, shared.clone());
                 }
             }
         });
+        let url = format!("redis+unix://{}?db=0", path.display());
         Self { url, state }
     }
 
@@ -148,9 +101,9 @@ impl Detour {
     }
 }
 
-fn join<S: Socket>(mut client: S, mut server: S, state: Arc<State>) {
+fn join(mut client: UnixStream, mut server: UnixStream, state: Arc<State>) {
     let is_old = state.phase.lock().unwrap().0 == Phase::Open;
-    let (mut from_server, mut to_client) = (server.copy(), client.copy());
+    let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
     std::thread::spawn(move || {
         let mut bytes = [0; 1 << 16];
         let mut kept = false;
@@ -158,14 +111,14 @@ fn join<S: Socket>(mut client: S, mut server: S, state: Arc<State>) {
             let read = client.read(&mut bytes).unwrap_or(0);
             kept = is_old && state.keep();
             if state.refuses(&bytes[..read]) {
-                client.end(Shutdown::Both);
+                let _ = client.shutdown(Shutdown::Both);
                 break;
             }
             if read == 0 || server.write_all(&bytes[..read]).is_err() {
                 break;
             }
         }
-        server.end(Shutdown::Write);
+        let _ = server.shutdown(Shutdown::Write);
         // The server closes when it has run all that it was given, or has closed already.
         while server.read(&mut bytes).is_ok_and(|read| read > 0) {}
         if kept {
@@ -180,6 +133,6 @@ fn join<S: Socket>(mut client: S, mut server: S, state: Arc<State>) {
                 break;
             }
         }
-        to_client.end(Shutdown::Both);
+        let _ = to_client.shutdown(Shutdown::Both);
     });
 }

@@ -1,7 +1,6 @@
 //! A Redis server of a test's own, and an engine that writes to it.
 #![allow(dead_code, reason = "each test binary uses another part of it")]
 
-pub mod cluster;
 pub mod detour;
 pub mod versions;
 
