@@ -36,7 +36,7 @@ struct State {
     held: u64,
     /// Connections that keep something, or that have handed it on and not seen their end.
     keeping: usize,
-    /// Both ends of each connection, and its number.
+    /// Both ends of each connection that is open, and its number.
     open: Vec<(u64, [TcpStream; 2])>,
 }
 
@@ -107,6 +107,23 @@ impl Proxy {
         state.held = state.next;
     }
 
+    /// Runs `close`, and waits until Redis has closed the connections from before it, and their clients see that.
+    ///
+    /// # Panics
+    /// If that takes longer than 20 s.
+    pub fn await_closed(&self, close: impl FnOnce()) {
+        let first_new = lock(&self.state).next;
+        close();
+        eventually("connections to be closed", LIMIT, || {
+            let state = lock(&self.state);
+            state
+                .open
+                .iter()
+                .all(|(number, _)| *number >= first_new)
+                .then_some(())
+        });
+    }
+
     /// Whether a connection has been given something that it keeps.
     pub fn keeps_something(&self) -> bool {
         lock(&self.state).keeping > 0
@@ -161,7 +178,7 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<Mutex<State>>) {
     let shared = Arc::clone(state);
     std::thread::spawn(move || forth(number, client, server, &shared));
     let shared = Arc::clone(state);
-    std::thread::spawn(move || back(from_server, to_client, &shared));
+    std::thread::spawn(move || back(number, from_server, to_client, &shared));
 }
 
 /// From the client to the server. Reads on while it keeps, so that nothing is lost with the client.
@@ -208,7 +225,7 @@ fn forth(number: u64, mut client: TcpStream, mut server: TcpStream, state: &Mute
     }
 }
 
-fn back(mut server: TcpStream, mut client: TcpStream, state: &Mutex<State>) {
+fn back(number: u64, mut server: TcpStream, mut client: TcpStream, state: &Mutex<State>) {
     let mut bytes = [0; 1 << 16];
     while let Ok(read @ 1..) = server.read(&mut bytes) {
         let delay = lock(state).delay;
@@ -218,4 +235,5 @@ fn back(mut server: TcpStream, mut client: TcpStream, state: &Mutex<State>) {
         }
     }
     let _ = client.shutdown(Shutdown::Both);
+    lock(state).open.retain(|(other, _)| *other != number);
 }

@@ -76,9 +76,11 @@ fn a_connection_that_is_lost_during_a_scan_ends_the_statement_alone() {
     assert_eq!(count(&mut client, "l"), 20_000);
 }
 
-/// Long enough for the proxy to pass on that the other side has closed.
-fn await_closed() {
-    thread::sleep(Duration::from_millis(50));
+/// Has Redis close every connection.
+fn close_all(world: &World) {
+    world.proxy().await_closed(|| {
+        world.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    });
 }
 
 #[test]
@@ -87,15 +89,13 @@ fn an_idle_connection_that_was_closed_is_replaced_unnoticed() {
     let mut client = world.connect();
     for _ in 0..2 {
         assert_eq!(count(&mut client, "h"), 20_000);
-        world.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-        await_closed();
+        close_all(&world);
         client.batch_execute("INSERT INTO s VALUES ('x')").unwrap();
         assert_eq!(count(&mut client, "s"), 1);
     }
     client.batch_execute("BEGIN").unwrap();
     assert_eq!(count(&mut client, "l"), 20_000);
-    world.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    await_closed();
+    close_all(&world);
     assert_eq!(count(&mut client, "h"), 20_000);
     client.batch_execute("COMMIT").unwrap();
 }
