@@ -224,7 +224,7 @@ impl RedisCluster {
                 let known = node.cli(&["CLUSTER", "NODES"]);
                 info.contains("cluster_state:ok")
                     && info.contains("cluster_slots_ok:16384")
-                    && ids.iter().all(|id| known.contains(id))
+                    && ids.iter().all(|id| !id.is_empty() && known.contains(id))
                     && !node
                         .cli(&["INFO", "replication"])
                         .contains("master_link_status:down")
