@@ -10,17 +10,6 @@ use redis_support::detour::Detour;
 use redis_support::versions::{check_versions, kill_client, lanes, watch_versions, write_versions};
 use redis_support::{Bench, Server, encode_fields, eventually, settings, target, ttl};
 
-fn lost(bench: &Bench) -> Vec<Option<u16>> {
-    let lost = |e: &Event| {
-        if let Event::Lost { mapping, .. } = e {
-            Some(*mapping)
-        } else {
-            None
-        }
-    };
-    bench.events.iter().filter_map(lost).collect()
-}
-
 #[test]
 fn under_load_no_key_goes_back() {
     let server = Server::start(&[]);
@@ -50,7 +39,7 @@ fn with_connections_killed_at_random_no_key_goes_back_and_the_last_write_stays()
     });
     assert!(stop() > 0);
     check_versions(&server, &last);
-    assert_eq!(lost(&bench), []);
+    assert_eq!(bench.lost(), []);
     assert!(
         bench
             .events
@@ -116,7 +105,7 @@ fn what_a_frozen_server_has_read_does_not_run_after_newer_writes() {
         check_versions(&server, &expected);
     }
     assert!(stop() > 0);
-    assert_eq!(lost(&bench), []);
+    assert_eq!(bench.lost(), []);
 }
 
 #[test]
@@ -143,7 +132,7 @@ fn commands_that_arrive_late_over_a_lost_connection_do_not_run() {
     detour.release();
     let mut redis = server.client();
     assert_eq!(redis.get::<_, u64>("k").unwrap(), 4);
-    assert_eq!(lost(&bench), []);
+    assert_eq!(bench.lost(), []);
     // Of what was sent again, only the last operation of the key: 0, 3 and 4.
     let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut redis).unwrap();
     let sets = stats
@@ -296,7 +285,7 @@ fn without_the_right_to_kill_what_was_in_flight_is_lost() {
     bench.wait_for("timeout", |e| matches!(e, Event::Disconnected { .. }));
     server.thaw();
     bench.wait_for_chunk(id);
-    assert_eq!(lost(&bench), [Some(2)]);
+    assert_eq!(bench.lost(), [Some(2)]);
     let place = bench.wait_for("loss", |e| matches!(e, Event::Lost { .. }));
     let Event::Lost { reason, .. } = &bench.events[place] else {
         unreachable!()
@@ -342,7 +331,7 @@ fn the_clients_of_an_earlier_engine_are_killed_before_anything_is_written() {
     for mut client in others {
         assert!(redis::cmd("PING").query::<()>(&mut client).is_ok());
     }
-    assert!(lost(&bench).is_empty());
+    assert!(bench.lost().is_empty());
 }
 
 /// All keys of a mapping that is called `k`.
@@ -395,7 +384,7 @@ fn what_was_sent_to_a_server_that_was_left_does_not_run_once_it_is_met_again() {
     purge(&mut bench, 1);
     detour.release();
     assert!(!first.client().exists::<_, bool>("k").unwrap());
-    assert_eq!(lost(&bench), []);
+    assert_eq!(bench.lost(), []);
 }
 
 /// Rules of an ACL for the CLIENT commands that the engine uses, but for one. (Redis 6.2 can give a subcommand and not
@@ -420,7 +409,7 @@ fn who_may_not_see_earlier_clients_loses_everything_once() {
             .unwrap();
         let mut bench = Bench::start(1, settings(&server.url("&user=u&pass=secret")));
         bench.write_and_wait(|chunk| chunk.store_text(target(0, b"k"), b"1", Expiry::Never, false));
-        assert_eq!(lost(&bench), [None], "{forbidden}");
+        assert_eq!(bench.lost(), [None], "{forbidden}");
     }
 }
 

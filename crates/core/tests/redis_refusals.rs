@@ -6,17 +6,6 @@ use pg_redis_cache_core::redis::{Cause, Event, Expiry, Request, Secret, Settings
 use redis::Commands;
 use redis_support::{Bench, Server, purge, settings, target};
 
-fn lost(bench: &Bench) -> Vec<Option<u16>> {
-    let lost = |e: &Event| {
-        if let Event::Lost { mapping, .. } = e {
-            Some(*mapping)
-        } else {
-            None
-        }
-    };
-    bench.events.iter().filter_map(lost).collect()
-}
-
 #[test]
 fn a_wrong_password_is_told_and_shown_nowhere() {
     let server = Server::start(&["--requirepass", "right"]);
@@ -69,7 +58,7 @@ fn no_error_shows_a_password_a_key_or_a_value() {
         shown.contains("unknown command") && shown.contains("bob:***@127.0.0.1:1"),
         "{shown}"
     );
-    assert_eq!(lost(&bench), [Some(6)]);
+    assert_eq!(bench.lost(), [Some(6)]);
 }
 
 #[test]
@@ -89,7 +78,7 @@ fn what_a_user_may_not_do_loses_the_mapping() {
         chunk.store_text(target(1, b"k"), b"1", Expiry::Never, false);
         chunk.delete(target(2, b"k2"), Some(4));
     });
-    assert_eq!(lost(&bench), [Some(2)]);
+    assert_eq!(bench.lost(), [Some(2)]);
     assert!(bench.events.iter().any(|e| matches!(
         e,
         Event::Answer {
@@ -133,7 +122,7 @@ fn an_operation_that_breaks_the_connection_each_time_is_given_up_and_the_others_
     });
     assert!(!redis.exists::<_, bool>("k50").unwrap());
     assert_eq!(redis::cmd("DBSIZE").query::<u64>(&mut redis).unwrap(), 99);
-    assert_eq!(lost(&bench), [Some(8)]);
+    assert_eq!(bench.lost(), [Some(8)]);
     assert_eq!(bench.counts(8), [99, 0, 0, 0, 1]);
 }
 
@@ -153,7 +142,7 @@ fn a_server_that_refuses_for_now_is_waited_for() {
     set_needed_replicas(&mut redis, 0);
     bench.wait_for_chunk(id);
     assert_eq!(redis.get::<_, u64>("k").unwrap(), 2);
-    assert_eq!(lost(&bench), []);
+    assert_eq!(bench.lost(), []);
 }
 
 #[test]

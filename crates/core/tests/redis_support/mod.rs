@@ -315,6 +315,15 @@ impl Bench {
         self.events
     }
 
+    /// Of which mappings something was lost; `None` is all.
+    pub fn lost(&self) -> Vec<Option<u16>> {
+        let lost = |event: &Event| match event {
+            Event::Lost { mapping, .. } => Some(*mapping),
+            _ => None,
+        };
+        self.events.iter().filter_map(lost).collect()
+    }
+
     /// Counts of everything acknowledged, for one mapping: sets, fills, fills dropped, deletes, errors.
     pub fn counts(&self, mapping: u16) -> [u64; 5] {
         let mut sum = [0; 5];
