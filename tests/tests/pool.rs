@@ -56,7 +56,13 @@ fn log_lines(world: &World, words: &str) -> Vec<String> {
 
 #[test]
 fn connections_are_replaced_under_load_without_a_word() {
-    let trial = Trial::begin(|world| world.conf("pg_redis_cache.pool_max_lifetime", "300ms"));
+    let trial = Trial::begin(|world| {
+        // However slow the machine is, only what has lived for long enough ends.
+        world
+            .conf("pg_redis_cache.pool_max_lifetime", "300ms")
+            .conf("pg_redis_cache.command_timeout", "1min")
+            .conf("pg_redis_cache.connect_timeout", "1min")
+    });
     let oracle = trial.watch();
     let (mut lanes, mut controls) = (BTreeSet::new(), BTreeSet::new());
     eventually("many connections", 3 * SOON, || {
