@@ -28,10 +28,16 @@ fn load_beside(two: &Two, (table, redis): (&str, &Redis), rounds: usize) {
     }
 }
 
+/// What a server holds by now is there when it is started again.
+fn keep(redis: &Redis) {
+    assert_eq!(redis.cli(&["SAVE"]), "OK");
+}
+
 #[test]
 fn one_that_is_killed_holds_nobody_up_and_is_right_when_it_is_back() {
     let mut two = Two::with(&[("pg_redis_cache.queue_size", "2MB")]);
     two.fill();
+    keep(&two.far);
     two.far.kill();
     two.wait_until_connected("far", false);
     load(&two, 40);
@@ -67,7 +73,6 @@ fn one_that_is_killed_holds_nobody_up_and_is_right_when_it_is_back() {
     assert!(!waited.unwrap().get::<_, bool>(0));
     // What the dead one had is there again, and stale, until the purge is through.
     two.far.start_again();
-    two.far.cli(&["HSET", "far:1", "v", "-1"]);
     assert_eq!(two.assert_rows().0, 200);
     two.fill();
 }
@@ -76,6 +81,7 @@ fn one_that_is_killed_holds_nobody_up_and_is_right_when_it_is_back() {
 fn the_server_of_the_setting_url_holds_nobody_up_either() {
     let mut two = Two::with(&[("pg_redis_cache.queue_size", "2MB")]);
     two.fill();
+    keep(&two.world.redis);
     two.world.redis.kill();
     two.wait_until_connected("default", false);
     load_beside(&two, ("far", &two.far), 40);
@@ -85,7 +91,6 @@ fn the_server_of_the_setting_url_holds_nobody_up_either() {
     assert!(two.purges("here", "away") > 0, "it was to be given up");
     assert_eq!(two.figure("connected", "far"), "true");
     two.world.redis.start_again();
-    two.world.redis.cli(&["HSET", "here:1", "v", "-1"]);
     assert_eq!(two.assert_rows().1, 200);
     two.fill();
 }
@@ -191,6 +196,7 @@ fn a_synchronous_commit_does_not_take_being_given_up_for_an_acknowledgement() {
     let mut two = Two::with(&[("pg_redis_cache.queue_size", "2MB")]);
     two.change("far");
     two.assert_rows();
+    keep(&two.far);
     two.far.kill();
     two.wait_until_connected("far", false);
     let mut client = synchronous(&two.world);
@@ -217,7 +223,6 @@ fn a_synchronous_commit_does_not_take_being_given_up_for_an_acknowledgement() {
     load(&two, 5);
     assert!(!waiting.is_finished());
     two.far.start_again();
-    two.far.cli(&["HSET", "far:7", "v", "-1"]);
     waiting.join().unwrap();
     assert!(
         !exists(&two.far, "far:7"),
