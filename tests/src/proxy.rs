@@ -190,7 +190,12 @@ fn forth(number: u64, mut client: TcpStream, mut server: TcpStream, state: &Mute
     loop {
         match client.read(&mut bytes) {
             Ok(read @ 1..) => kept.extend_from_slice(&bytes[..read]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // Interrupted: who was stopped goes on (signal(7), of a socket with a timeout).
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             // Without it the loop would spin while it holds.
             Ok(_) | Err(_) if std::mem::replace(&mut ended, true) => std::thread::sleep(BEAT),
             Ok(_) | Err(_) => {}

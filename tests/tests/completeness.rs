@@ -138,6 +138,7 @@ fn partitions_are_compared_one_by_one() {
          INSERT INTO doc SELECT i, 0 FROM generate_series(1, 199) i",
     );
     world.set_mappings(MAPPING);
+    world.wait();
     load_bypass(&world, &folder);
     assert_found(
         &world,
@@ -199,5 +200,6 @@ fn a_row_that_vanishes_while_it_moves() {
          INSERT INTO doc SELECT i, 0 FROM generate_series(1, 50) i",
     );
     world.set_mappings(MAPPING);
+    world.wait();
     assert_found(&world, "the row", execute("UPDATE doc SET id = 150 WHERE id = 7"));
 }

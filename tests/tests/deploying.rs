@@ -178,6 +178,8 @@ impl Section {
             .collect();
         assert_eq!(rows[0][0], Some("t"), "{rows:?}");
         assert_eq!(rows[1], [Some("users"), Some("active"), None], "{rows:?}");
+        // The purge of the activation would take what is written before it.
+        world.wait();
     }
 
     fn setting(&self, name: &str, places: &[Place]) -> String {
@@ -489,6 +491,7 @@ fn several_servers() {
     ];
     section.apply(&world, &places);
     world.wait_until_active();
+    world.wait();
     let sql = "SELECT count(*) FILTER (WHERE connected), count(*) FROM redis_cache.servers";
     let row = world.connect().query_one(sql, &[]).unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (3, 3));

@@ -97,7 +97,7 @@ fn late_writer(world: &World, milliseconds: u32, version: u32) -> JoinHandle<()>
 
 /// A reader that has been let pass, and whose rows come to the ring later.
 fn late_reader(world: &World) -> JoinHandle<()> {
-    let reader = waiting(world, "fill", SHORT, "SELECT version FROM doc WHERE id = 1");
+    let reader = waiting(world, "fill", LONG, "SELECT version FROM doc WHERE id = 1");
     sleep(Duration::from_millis(400));
     assert!(!reader.is_finished(), "the reader has filled nothing");
     reader
