@@ -135,14 +135,27 @@ fn a_frozen_redis_is_not_waited_for_and_a_warning_says_so() {
     world.assert_rows(&RowOracle::hash("doc:{id}", "doc", &["version"]));
 }
 
+fn until_the_commit_waits(client: &mut Client) {
+    let sql =
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE%' AND wait_event = 'Extension'";
+    eventually("the commit to wait", GENEROUS, || {
+        client
+            .query_one(sql, &[])
+            .unwrap()
+            .get::<_, bool>(0)
+            .then_some(())
+    });
+}
+
 #[test]
 fn the_wait_can_be_cancelled() {
     let world = world();
     let (mut client, _) = session(&world, "1h");
     world.redis.freeze();
     let cancel = client.cancel_token();
+    let mut other = world.connect();
     let canceller = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(500));
+        until_the_commit_waits(&mut other);
         cancel.cancel_query(NoTls).unwrap();
     });
     let start = Instant::now();
@@ -221,12 +234,7 @@ fn the_postmasters_death_ends_the_wait() {
         // The answer may still come or not.
         let _ = client.batch_execute("UPDATE doc SET version = 1 WHERE id = 1");
     });
-    let sql =
-        "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE%' AND wait_event = 'Extension'";
-    let mut other = world.connect();
-    eventually("the commit to wait", GENEROUS, || {
-        other.query_one(sql, &[]).unwrap().get::<_, bool>(0).then_some(())
-    });
+    until_the_commit_waits(&mut world.connect());
     // SAFETY: a signal to a process that this test has started.
     unsafe { libc::kill(world.postgres.pid() as i32, libc::SIGKILL) };
     waiting.join().unwrap();
