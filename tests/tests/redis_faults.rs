@@ -39,21 +39,18 @@ fn until_connected(world: &World, wanted: bool) {
     });
 }
 
-/// One line for each change of state, of which there were that many or, where the machine was slow, more, and a line for
-/// each of the four mappings and for what was in flight, if it had to be given up.
+/// One line for each change of state, of which there were that many, and a line for each of the four
+/// mappings and for what was in flight, if it had to be given up.
 fn assert_quiet(world: &World, before: usize, changes: usize) {
     let lines = log_lines(world);
     let new = &lines[before..];
     let states = new.iter().filter(|line| !line.contains("is purged")).count();
-    let is_back = |line: &&String| line.contains(": connected to ");
-    let returns = new.iter().filter(is_back).count();
-    let troubles = states - returns;
     assert!(
-        returns >= changes / 2 && troubles <= returns + changes % 2,
-        "{troubles} troubles and {returns} returns in {changes} changes of state:\n{}",
+        states <= changes,
+        "{states} lines of {changes} changes of state:\n{}",
         new.join("\n")
     );
-    assert!(new.len() <= states * 6, "a flood:\n{}", new.join("\n"));
+    assert!(new.len() <= changes * 6, "a flood:\n{}", new.join("\n"));
 }
 
 /// Waits until a key that no row has is gone: nothing but the purge takes it away.
@@ -65,7 +62,8 @@ fn until_forgotten(world: &World, key: &str) {
 
 #[test]
 fn redis_is_killed_and_comes_back_empty() {
-    let mut trial = Trial::begin(|world| world);
+    // A slow machine is no change of state; a kill is noticed without waiting.
+    let mut trial = Trial::begin(|world| world.conf("pg_redis_cache.command_timeout", "20s"));
     let oracle = trial.watch();
     let before = log_lines(&trial.world).len();
     for _ in 0..2 {
@@ -137,7 +135,7 @@ fn an_old_dump_is_purged_without_any_traffic() {
 
 #[test]
 fn redis_is_frozen_for_longer_than_a_command_may_take() {
-    let trial = Trial::begin(|world| world);
+    let trial = Trial::begin(|world| world.conf("pg_redis_cache.command_timeout", "3s"));
     let oracle = trial.watch();
     let before = log_lines(&trial.world).len();
     for _ in 0..3 {
