@@ -33,10 +33,9 @@ type Ticket = u64;
 
 struct Connection {
     stream: Patient,
-    /// Without its password.
-    address: String,
-    /// The same, until something has been answered.
-    unanswered: Option<Address>,
+    address: Address,
+    /// Whether anything has been.
+    is_answered: bool,
     host: String,
     reader: resp::Reader,
     /// What is to be sent, and how much of it has been.
@@ -147,8 +146,8 @@ impl Shared {
                 stream,
                 deadline: Instant::now() + gucs::connect_timeout(),
             },
-            address: address.masked(),
-            unanswered: Some(address.clone()),
+            address: address.clone(),
+            is_answered: false,
             host: match address.place() {
                 Place::Tcp { host, .. } => host.to_owned(),
                 Place::Unix { .. } | Place::Service(_) | Place::Cluster(_) => String::new(),
@@ -291,7 +290,7 @@ impl Connection {
             Ok(None) => self.read_some(),
             Err(Malformed { .. }) => {
                 self.broken = true;
-                error::garbled(&self.address);
+                error::garbled(&self.address.masked());
             }
         }
     }
@@ -301,7 +300,7 @@ impl Connection {
         match self.stream.read(&mut self.buffer) {
             Ok(0) => self.fail(&io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
-                self.unanswered = None;
+                self.is_answered = true;
                 self.reader.feed(&self.buffer[..count]);
                 count
             }
@@ -313,7 +312,7 @@ impl Connection {
     fn deliver(&mut self, reply: Reply) {
         let Some((ticket, count)) = self.expected.front_mut() else {
             self.broken = true;
-            error::garbled(&self.address);
+            error::garbled(&self.address.masked());
         };
         if let Some(named) = &self.named
             && reply.error().is_some_and(|text| text.starts_with("READONLY"))
@@ -332,15 +331,16 @@ impl Connection {
 
     fn check(&mut self) {
         if self.broken {
-            error::lost(&self.address, &io::ErrorKind::NotConnected.into());
+            error::lost(&self.address.masked(), &io::ErrorKind::NotConnected.into());
         }
     }
 
     fn fail(&mut self, problem: &io::Error) -> ! {
         self.broken = true;
-        match &self.unanswered {
-            Some(address) => error::unanswered(address, problem),
-            None => error::lost(&self.address, problem),
+        if self.is_answered {
+            error::lost(&self.address.masked(), problem)
+        } else {
+            error::unanswered(&self.address, problem)
         }
     }
 }
@@ -400,7 +400,7 @@ impl Wire {
 
     /// Where it leads to, without a password.
     pub fn address(&self) -> String {
-        self.connection.0.borrow().address.clone()
+        self.connection.0.borrow().address.masked()
     }
 }
 
